@@ -1,0 +1,1 @@
+"""The learning core: augmentation, backbones, FixMatch, its trainer and the metrics."""

@@ -1,0 +1,1 @@
+"""Scoring a whole source, and keeping the scores."""

@@ -1,0 +1,1 @@
+"""The dashboard: views of a session, and nothing else."""
