@@ -3,12 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# An environment without a search path (env -i, some cron jobs): Python could not even find itself.
+ifeq ($(PATH),)
+export PATH := /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+endif
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Always with the tested versions: an open install may pick builds of several GB that no one here needs.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 PORT ?= 8888
 HEADLESS ?=
 PYTEST_ARGS ?=
@@ -74,7 +78,7 @@ browser: ## See that Chromium is there; install it where apt and root allow
 binder-test: ## Install what Binder installs into a fresh environment and run a small hunt there
 	rm -rf build/binder
 	$(PYTHON) -m venv build/binder
-	cd binder && ../build/binder/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r requirements.txt
+	cd binder && ../build/binder/bin/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt
 	AMATCH_HEADLESS=1 AMATCH_IMAGES=400 AMATCH_PAGES=2 AMATCH_STEPS=3 \
 		build/binder/bin/python notebooks/run.py notebooks/quickstart.ipynb --html build/binder/quickstart.html
 
