@@ -1,0 +1,278 @@
+"""The command line: parse, call `Session`, print.
+
+Results go to the standard output, progress and messages to the standard error, so that
+``amatch ... --json`` can be piped. Exit codes: 0 done; 1 an error, in one line; 2 a wrong call;
+130 interrupted, with the model kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amatch_widgets.errors import AmatchError
+from amatch_widgets.progress import Progress, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from amatch_widgets.session import Session
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; None for those of the process.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 for an error that is told in one line, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 on a wrong call, and with 0 after ``--help``.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 (the last border: one line, or all of it on demand)
+        if arguments.debug:
+            traceback.print_exc()
+        elif isinstance(error, (AmatchError, OSError)):
+            print(f"amatch: {printable(str(error))}", file=sys.stderr)
+        else:
+            text = printable(f"{type(error).__name__}: {error}")
+            print(f"amatch: unexpected {text} (run again with --debug for the traceback)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="amatch",
+        description="Find the few rare objects in a very large set of images, from a handful of labels.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="demo | train | score | export")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    demo = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="hunt on a synthetic sky, with the truth standing in for the person",
+        description="Hunt on a synthetic sky, with the truth standing in for the person, and print how many "
+        "of the rare objects each page brought.",
+    )
+    demo.add_argument("--images", type=_count, default=20_000, metavar="N", help="images (default 20000)")
+    demo.add_argument("--pages", type=_count, default=5, metavar="N", help="pages to label (default 5)")
+    demo.add_argument("--per-page", type=_count, default=24, metavar="N", help="images a page (default 24)")
+    demo.add_argument("--steps", type=_count, metavar="N", help="training steps before each page")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the sky and of the training (default 0)")
+    demo.add_argument(
+        "--path",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="RUN",
+        help="session folder (default runs/demo)",
+    )
+    demo.set_defaults(command=_demo)
+
+    train = commands.add_parser(
+        "train",
+        parents=[common],
+        help="train on the labels, score all images, and evaluate",
+        description="Train on the labels, score all images, and evaluate. A RUN that exists is continued. "
+        "Ctrl-C stops after the step and keeps the model.",
+    )
+    train.add_argument("source", metavar="SOURCE", help="folder of images, or .npy file")
+    train.add_argument("--labels", type=Path, metavar="CSV", help="label file with the columns id,label")
+    train.add_argument("--path", type=Path, required=True, metavar="RUN", help="session folder")
+    train.add_argument("--steps", type=_count, metavar="N", help="training steps of this cycle")
+    train.add_argument("--backbone", metavar="NAME", help="a timm model (only for a new RUN)")
+    train.add_argument(
+        "--size", type=_count, metavar="PX", help="side of the images the model sees (new RUN)"
+    )
+    train.add_argument("--seed", type=int, help="seed of the training (only for a new RUN)")
+    train.set_defaults(command=_train)
+
+    score = commands.add_parser(
+        "score",
+        parents=[common],
+        help="score all images with the model that is there",
+        description="Score all images with the model that is there.",
+    )
+    score.add_argument("run", type=Path, metavar="RUN", help="session folder")
+    score.add_argument("--source", metavar="SOURCE", help="where the images are now, when they have moved")
+    score.set_defaults(command=_score)
+
+    export = commands.add_parser(
+        "export",
+        parents=[common],
+        help="write a shortlist as CSV",
+        description="Write a shortlist as CSV: the best scores, or all that is labelled.",
+    )
+    export.add_argument("run", type=Path, metavar="RUN", help="session folder")
+    export.add_argument("out", type=Path, metavar="OUT.csv", help="file to write")
+    export.add_argument(
+        "--top", type=_count, metavar="N", help="the N best scores; default: all labelled images"
+    )
+    export.add_argument("--source", metavar="SOURCE", help="where the images are now, when they have moved")
+    export.set_defaults(command=_export)
+    return parser
+
+
+def _count(text: str) -> int:
+    """Parse a whole number of at least 1; argparse shows the message."""
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+# The package is imported inside the commands: torch takes seconds, and --help should not.
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+    from amatch_widgets.hunt import hunt_with_truth  # noqa: PLC0415
+
+    sky = am.demo.sky(arguments.images, seed=arguments.seed)
+    session = am.Session(
+        sky,
+        labels=sky.first_labels(seed=arguments.seed),
+        path=arguments.path,
+        train=am.TrainConfig(seed=arguments.seed),
+    )
+    with session, Progress(session) as progress:
+        pages = []
+        hunt = hunt_with_truth(
+            session, sky.truth, pages=arguments.pages, per_page=arguments.per_page, steps=arguments.steps
+        )
+        if not arguments.json:
+            print("page  shown  found  by chance  found so far")
+        with _StopOnInterrupt(session, progress):
+            for page in hunt:
+                pages.append(page)
+                if not arguments.json:
+                    progress.clear()
+                    print(
+                        f"{page.page:4d}  {page.shown:5d}  {page.found:5d}  {page.by_chance:9.2f}"
+                        f"  {page.found_so_far} of {page.n_hidden} in {page.looked_so_far} looked at",
+                        flush=True,
+                    )
+        if arguments.json:
+            print(json.dumps(_summary(session) | {"pages": [page.to_dict() for page in pages]}))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    # A run that exists knows its own configuration: only what was asked for is handed on.
+    options = {k: getattr(arguments, k) for k in ("backbone", "seed") if getattr(arguments, k) is not None}
+    session = am.Session(
+        arguments.source,
+        labels=arguments.labels,
+        path=arguments.path,
+        train=am.TrainConfig(**options) if options else None,
+        image=am.Preprocess(size=arguments.size) if arguments.size is not None else None,
+    )
+    _work(session, lambda: session.train(arguments.steps), as_json=arguments.json)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    session = am.Session.open(arguments.run, source=arguments.source)
+    _work(session, session.score, as_json=arguments.json)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with am.Session.open(arguments.run, source=arguments.source) as session:
+        path = session.export(arguments.out, n=arguments.top)
+        print(json.dumps(_summary(session) | {"file": str(path)}) if arguments.json else f"Wrote {path}")
+
+
+def _work(session: Session, start: Callable[[], None], *, as_json: bool) -> None:
+    """Start a job, follow it to its end, and print what the session then holds."""
+    with session, Progress(session) as progress:
+        with _StopOnInterrupt(session, progress):
+            start()
+            session.wait()
+        progress.clear()
+        summary = _summary(session)
+        print(json.dumps(summary) if as_json else _describe(summary))
+
+
+def _summary(session: Session) -> dict[str, Any]:
+    metrics = session.metrics
+    return {
+        "path": str(session.path),
+        "step": session.step,
+        "cycle": session.cycle,
+        "n_images": len(session.source),
+        "labels": session.labels.counts(),
+        "scores_cycle": session.scores_cycle,
+        "metrics": metrics.to_dict(),
+        "metrics_text": {
+            "AUROC": repr(metrics.auroc),
+            "AUPRC": repr(metrics.auprc),
+            f"precision in the top {metrics.k}": repr(metrics.precision_at_k),
+        },
+        "n_problems": len(session.problems),
+    }
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    labels = summary["labels"]
+    lines = [
+        f"{summary['path']}: {summary['n_images']} images, {summary['step']} steps, cycle {summary['cycle']}",
+        f"labels: {labels['anomaly']} anomalies, {labels['normal']} normals",
+        *(f"{name}: {text}" for name, text in summary["metrics_text"].items()),
+    ]
+    return "\n".join(lines)
+
+
+class _StopOnInterrupt:
+    """On Ctrl-C, stop the session's job after its step and say that the model is kept.
+
+    A second Ctrl-C while it stops is not caught.
+    """
+
+    def __init__(self, session: Session, progress: Progress) -> None:
+        self._session = session
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            return
+        self._session.stop()
+        self._session.wait()
+        self._progress.clear()
+        print(f"Stopped after step {self._session.step}; kept in {self._session.path}.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
