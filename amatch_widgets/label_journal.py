@@ -191,7 +191,8 @@ def _not_kept(records: list[dict[str, Any]], path: Path, error: OSError) -> str:
     more = f" and {len(records) - _SHOWN} more" if len(records) > _SHOWN else ""
     return (
         f"NOT kept: the label of {names}{more} could not be written to {str(path)!r}: "
-        f"{error.strerror or error}. All earlier labels are safe. Free some space or make the file writable, then label again."
+        f"{error.strerror or error}. All earlier labels are safe. "
+        "Free some space or make the file writable, then label again."
     )
 
 

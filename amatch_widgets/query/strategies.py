@@ -1,0 +1,194 @@
+"""In which order images are shown, and which are worth a look next.
+
+All orders are deterministic: ties go by index, and "random" is a fixed shuffle per seed that
+does not change for the other images when some drop out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amatch_widgets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick"]
+
+ORDERS = ("highest", "lowest", "uncertain", "random", "recent")
+STRATEGIES = ("top", "uncertain", "random", "mixed")
+_MIXED_SHARE = 8  # in "mixed", one in 8 is uncertain and one in 8 an audit at random
+_EVEN = 0.5  # the score of an image that the model cannot tell
+
+_Scores = NDArray[np.float32]
+_Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image worth a look.
+
+    Parameters
+    ----------
+    image_id : str
+        Its id in the source.
+    score : float or None
+        Its score, in [0, 1]; None before any scoring.
+    reason : str
+        Why it is shown, e.g. "top: rank 3 of 19,950".
+    """
+
+    image_id: str
+    score: float | None
+    reason: str
+
+
+def order(scores: _Scores, how: str, *, subset: _Indices | None = None, seed: int = 0) -> _Indices:
+    """Sort images.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+        Scores in [0, 1]; NaN where there is none.
+    how : str
+        "highest", "lowest" or "uncertain" (closest to 0.5) score first, ties by index and images
+        without a score last; "random"; or "recent", which keeps the order of `subset`.
+    subset : ndarray of int64, shape (M,), optional
+        Indices of the images to sort, each once; default all. For "recent" in the order wanted.
+    seed : int
+        Seed of the random order.
+
+    Returns
+    -------
+    ndarray of int64, shape (M,)
+        The same indices, sorted.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such order, or "recent" comes without a subset.
+    """
+    _check(how, ORDERS, "order")
+    if how == "recent":
+        if subset is None:
+            raise ConfigError("The order 'recent' needs a subset: the images in the order of their labels.")
+        return np.array(subset, np.int64)
+    indices = _rising(subset, len(scores))
+    if how == "random":
+        return indices[np.argsort(_shuffled(indices, seed))]
+    return indices[np.argsort(_key(scores[indices], how), kind="stable")]  # NaN sorts last
+
+
+def pick(
+    scores: _Scores, unlabelled: _Indices, n: int, strategy: str = "top", seed: int = 0
+) -> list[tuple[int, str]]:
+    """Choose images that are worth a look, each once.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+        Scores in [0, 1] of all images; NaN where there is none.
+    unlabelled : ndarray of int64, shape (M,)
+        Indices to choose from, each once. Leave out images that cannot be read.
+    n : int, >= 0
+        How many; fewer come if there are fewer.
+    strategy : str
+        "top": the highest scores. "uncertain": the scores closest to 0.5. "random". "mixed": 6 in
+        8 from the top, 1 in 8 uncertain, and 1 in 8 at random from the rest, an audit of what the
+        model thinks little of (both rounded down).
+    seed : int
+        Seed of what is random.
+
+    Returns
+    -------
+    list of (int, str)
+        Index and reason, best first within each kind. Images without a score come last and only
+        to fill up; if no image has a score, all are drawn at random.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such strategy or `n` is negative.
+    """
+    _check(strategy, STRATEGIES, "strategy")
+    if n < 0:
+        raise ConfigError(f"n is {n}; it must be 0 or more.")
+    left = _rising(unlabelled, len(scores))
+    values = scores[left]
+    has_score = ~np.isnan(values)
+    if not has_score.any():
+        return [(int(i), "random: nothing is scored yet") for i in left[_first(_shuffled(left, seed), n)]]
+    unscored, left, values = left[~has_score], left[has_score], values[has_score]
+    n_all, n = len(left), min(n, len(left) + len(unscored))
+    n_fill = max(0, n - n_all)
+    part = (n - n_fill) // _MIXED_SHARE if strategy == "mixed" else 0
+    chosen: list[tuple[int, str]] = []
+    for kind in (strategy,) if strategy != "mixed" else ("top", "uncertain", "random"):
+        wanted = n - n_fill if strategy != "mixed" else n - n_fill - 2 * part if kind == "top" else part
+        key = _shuffled(left, seed) if kind == "random" else _key(values, kind)
+        at = _first(key, wanted)
+        chosen += [
+            (int(left[a]), _reason(kind, rank, float(values[a]), n_all)) for rank, a in enumerate(at, 1)
+        ]
+        if strategy == "mixed":
+            left, values = np.delete(left, at), np.delete(values, at)
+    filled = unscored[_first(_shuffled(unscored, seed), n_fill)]
+    return chosen + [(int(i), "random: not scored yet") for i in filled]
+
+
+def _reason(kind: str, rank: int, score: float, n_all: int) -> str:
+    if kind == "top":
+        return f"top: rank {rank:,} of {n_all:,}"
+    if kind == "uncertain":
+        return f"uncertain: score {score:.2f}"
+    return "random: an audit of the others"
+
+
+def _check(name: str, known: Sequence[str], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"Unknown {what} {name!r}. There are {', '.join(map(repr, known))}.{hint}")
+
+
+def _rising(indices: _Indices | None, n: int) -> _Indices:
+    """Return the indices in rising order, so that ties go by index."""
+    if indices is None:
+        return np.arange(n, dtype=np.int64)
+    rising = np.asarray(indices, np.int64)
+    return rising if bool((rising[1:] > rising[:-1]).all()) else np.sort(rising)
+
+
+def _key(values: _Scores, how: str) -> _Scores:
+    """Return what to sort by, the smallest first."""
+    if how == "lowest":
+        return values
+    return np.abs(values - np.float32(_EVEN)) if how == "uncertain" else -values
+
+
+def _first(key: NDArray[np.generic], n: int) -> NDArray[np.intp]:
+    """Return the positions of the `n` smallest keys in order, ties by position.
+
+    Only what can be among them is sorted: 10 ms instead of 100 for a million images.
+    """
+    if n <= 0:
+        return np.empty(0, np.intp)
+    if n >= len(key):
+        return np.argsort(key, kind="stable")
+    limit = np.partition(key, n - 1)[n - 1]
+    among = np.flatnonzero(key <= limit)
+    return among[np.argsort(key[among], kind="stable")[:n]]
+
+
+def _shuffled(indices: _Indices, seed: int) -> NDArray[np.uint64]:
+    """Hash (seed, index): SplitMix64 (Steele, Lea & Flood 2014), a bijection, so there are no ties."""
+    x = indices.astype(np.uint64) + np.uint64(seed % 2**64) * np.uint64(0x632BE59BD9B4E019)
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
