@@ -1,0 +1,214 @@
+"""From the pixels of a file to the square uint8 image that the model sees, and to thumbnails."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amatch_widgets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Preprocess", "encode_thumbnail"]
+
+BLACK_PERCENTILE = 0.5  # below the noise of the sky, above dead pixels
+WHITE_PERCENTILE = 99.8  # a cutout's core may saturate, a single hot pixel may not set the scale
+MAX_SIZE = 1024
+_RGB = 3
+_RGBA = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """What is done to each image before the model sees it: crop, stretch, match channels, resize.
+
+    Parameters
+    ----------
+    size : int, in [8, 1024]
+        Side of the square result, in pixels. Images that are not square are squashed.
+    crop : int, optional
+        Side of the square cut from the centre first, in pixels of the file; a smaller image is left whole in
+        that direction.
+    channels : int, >= 1
+        Channels of the result.
+
+    Raises
+    ------
+    ConfigError
+        An option is out of its range.
+    """
+
+    size: int = 64
+    crop: int | None = None
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        _check("size", self.size, 8, MAX_SIZE)
+        _check("channels", self.channels, 1, 1024)
+        if self.crop is not None:
+            _check("crop", self.crop, 1, 2**31 - 1)
+
+    @property
+    def min_side(self) -> int | None:
+        """Hint for `ImageSource.read`: a file may be decoded smaller when no crop counts its pixels."""
+        return self.size if self.crop is None else None
+
+    def __call__(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        """Prepare one image.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, C)
+            uint8 is taken as it is. All other dtypes are stretched linearly from the 0.5 to the 99.8
+            percentile of the finite pixels of the crop, all channels together; NaN and -inf become black,
+            +inf white. A constant image becomes black.
+
+        Returns
+        -------
+        ndarray of uint8, shape (size, size, channels)
+            Grey is repeated to 3 channels; RGBA of 8 or 16 bits is laid on black.
+
+        Raises
+        ------
+        ValueError
+            No pixel is finite, or the number of channels does not fit; in plain words.
+        """
+        image = self._stretched(image)
+        if image.shape[2] == 1 and self.channels == _RGB:
+            image = np.repeat(_resize(image, self.size, self.size), _RGB, axis=2)
+        if image.shape[2] != self.channels:
+            raise ValueError(
+                f"it has {image.shape[2]} channels where {self.channels} are expected; "
+                "convert it, or keep such images in a set of their own"
+            )
+        return _resize(image, self.size, self.size)
+
+    def thumbnail(self, image: NDArray[Any], side: int) -> NDArray[np.uint8]:
+        """Make a small picture for people, with the same crop and stretch.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, C)
+            As for a call. Of more than three channels the first three are shown; two become red, their
+            mean, and blue.
+        side : int
+            Longer side of the result, in pixels; smaller images are not enlarged.
+
+        Returns
+        -------
+        ndarray of uint8, shape (h, w, 3)
+            RGB with the aspect ratio of the (cropped) image.
+
+        Raises
+        ------
+        ValueError
+            No pixel is finite.
+        """
+        image = self._stretched(image)
+        if image.shape[2] == 1:
+            image = np.repeat(image, _RGB, axis=2)
+        elif image.shape[2] == 2:  # noqa: PLR2004 - two bands
+            mean = image.mean(axis=2).astype(np.uint8)
+            image = np.stack([image[..., 0], mean, image[..., 1]], axis=2)
+        height, width = image.shape[:2]
+        scale = min(1.0, side / max(height, width))
+        return _resize(image[..., :_RGB], max(1, round(height * scale)), max(1, round(width * scale)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options, JSON-able."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Preprocess:
+        """Build from what `to_dict` returned; unknown options raise ConfigError."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(f"Unknown options of Preprocess: {unknown}. Known are {sorted(known)}.")
+        return cls(**options)
+
+    def _stretched(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        if image.ndim != 3 or 0 in image.shape:  # noqa: PLR2004 - (H, W, C)
+            raise ValueError(f"it has shape {image.shape}; height, width and channels are needed")
+        if self.crop is not None:
+            top = max(0, (image.shape[0] - self.crop) // 2)
+            left = max(0, (image.shape[1] - self.crop) // 2)
+            image = image[top : top + self.crop, left : left + self.crop]
+        # Four real-valued channels are four bands; of integers they are colour and alpha.
+        if image.shape[2] == _RGBA and self.channels == _RGB and image.dtype.kind == "u":
+            image = _on_black(image)
+        return image if image.dtype == np.uint8 else _stretch(image)
+
+
+def encode_thumbnail(image: NDArray[np.uint8]) -> bytes:
+    """Encode an RGB picture of uint8, shape (h, w, 3), as JPEG."""
+    from PIL import Image  # noqa: PLC0415 - import amatch_widgets must be quick
+
+    buffer = io.BytesIO()
+    # Colour at full resolution: faint coloured structure is what people look for.
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()
+
+
+def _check(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ConfigError(f"Preprocess({name}={value!r}): allowed is a whole number from {low} to {high}.")
+
+
+def _on_black(image: NDArray[Any]) -> NDArray[Any]:
+    white = np.iinfo(image.dtype).max
+    alpha = image[..., 3:]
+    if alpha.min() == white:  # by far the most common, and free of rounding
+        return image[..., :3]
+    laid: NDArray[Any] = ((image[..., :3].astype(np.uint64) * alpha + white // 2) // white).astype(
+        image.dtype
+    )
+    return laid
+
+
+def _stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = _limits(image)
+    span = high - low
+    # float32 would over- or underflow at the ends of its range.
+    kind = np.float32 if 1e-30 < span < 1e30 else np.float64  # noqa: PLR2004 - far from both ends
+    with np.errstate(invalid="ignore"):
+        if span > 0:
+            scaled = (np.clip(image.astype(kind), low, high) - kind(low)) * kind(255 / span)
+        else:
+            scaled = np.where(image > high, kind(255), kind(0))
+    scaled[np.isnan(scaled)] = 0
+    stretched: NDArray[np.uint8] = (scaled + kind(0.5)).astype(np.uint8)
+    return stretched
+
+
+def _limits(image: NDArray[Any]) -> tuple[float, float]:
+    if image.dtype == np.uint16:  # all pixels are finite: a histogram is exact and needs one pass
+        rank = np.bincount(image.ravel(), minlength=2).cumsum()
+        low, high = np.searchsorted(rank, np.array([BLACK_PERCENTILE, WHITE_PERCENTILE]) / 100 * rank[-1])
+        return float(low), float(high)
+    finite = image[np.isfinite(image)]
+    if not finite.size:
+        raise ValueError("no pixel is finite: all are NaN or infinite")
+    low, high = np.percentile(finite.astype(np.float64), (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    return float(low), float(high)
+
+
+def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    from PIL import Image  # noqa: PLC0415 - import amatch_widgets must be quick
+
+    def one(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Pillow's bilinear filter widens with the factor when it reduces, so that nothing aliases.
+        picture = Image.fromarray(np.ascontiguousarray(part))
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+
+    if image.shape[2] == _RGB:
+        return one(image)
+    return np.stack([one(image[..., c]) for c in range(image.shape[2])], axis=2)
