@@ -9,7 +9,6 @@ between training and test.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 import re
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ConfigError, LabelError, StateError
 from amatch_widgets.label_journal import Journal
+from amatch_widgets.label_split import SPLITS, TEST, TRAIN, Splits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +28,6 @@ __all__ = ["ANOMALY", "CLASSES", "NORMAL", "SPLITS", "TEST", "TRAIN", "Label", "
 
 ANOMALY, NORMAL = "anomaly", "normal"
 CLASSES = (NORMAL, ANOMALY)  # the index of a class is its column in the model's output
-TRAIN, TEST = "train", "test"
-SPLITS = (TRAIN, TEST)
-_ALWAYS_TRAIN = 4  # the first labels of a class all go to training: with so few, measuring comes second
-_MAX_TEST_SHARE = 0.5
 _SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
@@ -156,22 +152,18 @@ class LabelStore:
 
     Notes
     -----
-    Thread safety: ``_writing`` serialises `set` and guards the journal, ``_splits`` and
-    ``_n_split``; ``_lock`` guards ``_current`` and ``_history`` and is never held during a
-    write, so that readers do not wait for the disk.
+    Thread safety: ``_writing`` serialises `set` and guards the journal and ``_splits``;
+    ``_lock`` guards ``_current`` and ``_history`` and is never held during a write, so that
+    readers do not wait for the disk.
     """
 
     def __init__(self, path: Path | None, *, test_share: float = 0.25) -> None:
-        if not 0 <= test_share <= _MAX_TEST_SHARE:
-            raise ConfigError(f"test_share is {test_share!r}; it must lie between 0 and {_MAX_TEST_SHARE}.")
         self.path = path
-        self._block = round(1 / test_share) if test_share else 0
         self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._current: dict[str, Label] = {}  # in order of the last change
         self._history: list[Label] = []
-        self._splits: dict[str, str] = {}  # of every image that ever had a label
-        self._n_split = dict.fromkeys(CLASSES, 0)  # images whose first label was of this class
+        self._splits = Splits(test_share)
         self._closed = False
         self._journal = None if path is None else Journal(path)
         if self._journal is not None:
@@ -253,7 +245,7 @@ class LabelStore:
             if self._closed:
                 raise StateError("The labels are closed, so this label is NOT kept. Open the session again.")
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            splits = self._draw_splits(checked)
+            splits = self._splits.draw(checked)
             lines = [
                 Label(
                     image_id=image_id,
@@ -343,30 +335,8 @@ class LabelStore:
                 if line.label is not None:
                     self._current[line.image_id] = line
         for line in lines:
-            if line.label is not None and line.image_id not in self._splits:
-                self._splits[line.image_id] = line.split
-                self._n_split[line.label] += 1
-
-    def _draw_splits(self, labels: Mapping[str, str | None]) -> dict[str, str]:
-        """Return the split of each image: the one it has, else the next one of its class."""
-        n_split = dict(self._n_split)
-        splits = {}
-        for image_id, label in labels.items():
-            if image_id in self._splits:
-                splits[image_id] = self._splits[image_id]
-            elif label is not None:
-                splits[image_id] = _split_of(label, n_split[label], self._block)
-                n_split[label] += 1
-        return splits
-
-
-def _split_of(label: str, position: int, block: int) -> str:
-    """Return the split of the `position`-th image (from 0) whose first label is `label`."""
-    if not block or position < _ALWAYS_TRAIN:
-        return TRAIN
-    number, place = divmod(position - _ALWAYS_TRAIN, block)
-    digest = hashlib.sha256(f"{label}:{number}".encode()).digest()
-    return TEST if place == int.from_bytes(digest[:8], "big") % block else TRAIN
+            if line.label is not None:
+                self._splits.note(line.image_id, line.label, line.split)
 
 
 def _checked_id(image_id: object) -> str:

@@ -1,4 +1,4 @@
-"""One background thread that works off jobs, and the table of what may follow what.
+"""One background thread that works off jobs.
 
 A job is a generator: the worker takes one item after the other, publishes it, and looks at
 commands between two items. Pause, stop, progress and errors are written once, here.
@@ -11,96 +11,14 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 
 from amatch_widgets.errors import AmatchError, StateError
 from amatch_widgets.events import Event, EventHub, Failed, StateChanged
+from amatch_widgets.worker_state import WHY_NOT, Command, State, transition
 
 __all__ = ["Command", "State", "Worker", "plain_text", "transition"]
 
 _log = logging.getLogger(__name__)
-
-
-class State(StrEnum):
-    """What a worker is doing."""
-
-    IDLE = "idle"
-    RUNNING = "running"
-    PAUSED = "paused"
-    FAILED = "failed"  # idle, after a job that raised
-    CLOSED = "closed"
-
-
-class Command(StrEnum):
-    """What can happen to a worker; the last two come from the job itself."""
-
-    START = "start"
-    PAUSE = "pause"
-    RESUME = "resume"
-    STOP = "stop"
-    CLOSE = "close"
-    FINISH = "finish"
-    FAIL = "fail"
-
-
-_TABLE: dict[tuple[State, Command], State] = {
-    (State.IDLE, Command.START): State.RUNNING,
-    (State.IDLE, Command.STOP): State.IDLE,
-    (State.IDLE, Command.CLOSE): State.CLOSED,
-    (State.RUNNING, Command.PAUSE): State.PAUSED,
-    (State.RUNNING, Command.RESUME): State.RUNNING,
-    (State.RUNNING, Command.STOP): State.RUNNING,  # until the job has ended, which finishes it
-    (State.RUNNING, Command.CLOSE): State.CLOSED,
-    (State.RUNNING, Command.FINISH): State.IDLE,
-    (State.RUNNING, Command.FAIL): State.FAILED,
-    (State.PAUSED, Command.PAUSE): State.PAUSED,
-    (State.PAUSED, Command.RESUME): State.RUNNING,
-    (State.PAUSED, Command.STOP): State.RUNNING,  # it has to run to its end
-    (State.PAUSED, Command.CLOSE): State.CLOSED,
-    (State.PAUSED, Command.FINISH): State.IDLE,  # paused behind its last item
-    (State.PAUSED, Command.FAIL): State.FAILED,
-    (State.FAILED, Command.START): State.RUNNING,
-    (State.FAILED, Command.STOP): State.FAILED,
-    (State.FAILED, Command.CLOSE): State.CLOSED,
-    (State.CLOSED, Command.STOP): State.CLOSED,
-    (State.CLOSED, Command.CLOSE): State.CLOSED,
-    (State.CLOSED, Command.FINISH): State.CLOSED,  # a job that outlived the patience of close()
-    (State.CLOSED, Command.FAIL): State.CLOSED,
-}
-
-_WHY_NOT = {
-    State.IDLE: "nothing is running. Start a job first.",
-    State.RUNNING: "a job is running already. Wait until it has ended, or stop it.",
-    State.PAUSED: "a job is paused. Resume it, or stop it.",
-    State.FAILED: "the last job failed and nothing is running. Start a job first.",
-    State.CLOSED: "it is closed. Open the session again.",
-}
-
-
-def transition(state: State, command: Command | str) -> State:
-    """Return the state that follows `state` after `command`.
-
-    Parameters
-    ----------
-    state : State
-        The state now.
-    command : Command
-        What happens.
-
-    Returns
-    -------
-    State
-        The next state; the same one where the command changes nothing.
-
-    Raises
-    ------
-    StateError
-        If the command makes no sense in this state.
-    """
-    try:
-        return _TABLE[state, Command(command)]
-    except KeyError:
-        raise StateError(f"Cannot {Command(command)} now: {_WHY_NOT[state]}") from None
 
 
 def plain_text(error: BaseException) -> str:
@@ -308,7 +226,7 @@ class Worker:
     def _apply(self, command: Command) -> None:
         """Change the state, or raise; under the lock."""
         if command is Command.START and self._closing:
-            raise StateError(f"Cannot start now: {_WHY_NOT[State.CLOSED]}")
+            raise StateError(f"Cannot start now: {WHY_NOT[State.CLOSED]}")
         if self._stopping and command in (Command.START, Command.PAUSE):
             raise StateError(
                 f"Cannot {command} now: the job {self._name!r} is stopping. Wait until it has ended."

@@ -40,7 +40,7 @@ class Candidate:
     score : float or None
         Its score, in [0, 1]; None before any scoring.
     reason : str
-        Why it is shown, e.g. "top: rank 3 of 19,950".
+        Why it is shown, e.g. "top: rank 3 of 19,950 unlabelled".
     """
 
     image_id: str
@@ -124,29 +124,25 @@ def pick(
     if not has_score.any():
         return [(int(i), "random: nothing is scored yet") for i in left[_first(_shuffled(left, seed), n)]]
     unscored, left, values = left[~has_score], left[has_score], values[has_score]
-    n_all, n = len(left), min(n, len(left) + len(unscored))
-    n_fill = max(0, n - n_all)
-    part = (n - n_fill) // _MIXED_SHARE if strategy == "mixed" else 0
+    n_all, n_scored = len(left), min(n, len(left))
+    part = n_scored // _MIXED_SHARE
+    mixed = {"top": n_scored - 2 * part, "uncertain": part, "random": part}
     chosen: list[tuple[int, str]] = []
-    for kind in (strategy,) if strategy != "mixed" else ("top", "uncertain", "random"):
-        wanted = n - n_fill if strategy != "mixed" else n - n_fill - 2 * part if kind == "top" else part
-        key = _shuffled(left, seed) if kind == "random" else _key(values, kind)
-        at = _first(key, wanted)
-        chosen += [
-            (int(left[a]), _reason(kind, rank, float(values[a]), n_all)) for rank, a in enumerate(at, 1)
-        ]
-        if strategy == "mixed":
-            left, values = np.delete(left, at), np.delete(values, at)
-    filled = unscored[_first(_shuffled(unscored, seed), n_fill)]
+    for kind, wanted in (mixed if strategy == "mixed" else {strategy: n_scored}).items():
+        at = _first(_shuffled(left, seed) if kind == "random" else _key(values, kind), wanted)
+        for rank, position in enumerate(at, start=1):
+            chosen.append((int(left[position]), _reason(kind, rank, float(values[position]), n_all)))
+        left, values = np.delete(left, at), np.delete(values, at)  # each image once
+    filled = unscored[_first(_shuffled(unscored, seed), n - n_scored)]
     return chosen + [(int(i), "random: not scored yet") for i in filled]
 
 
 def _reason(kind: str, rank: int, score: float, n_all: int) -> str:
     if kind == "top":
-        return f"top: rank {rank:,} of {n_all:,}"
+        return f"top: rank {rank:,} of {n_all:,} unlabelled"
     if kind == "uncertain":
         return f"uncertain: score {score:.2f}"
-    return "random: an audit of the others"
+    return f"random: one of {n_all:,} unlabelled"
 
 
 def _check(name: str, known: Sequence[str], what: str) -> None:

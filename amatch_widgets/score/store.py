@@ -7,11 +7,8 @@ A part appears under its name only when it is whole, and a cycle counts only whe
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,47 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amatch_widgets.errors import ConfigError, StateError, WorkspaceError
+from amatch_widgets.errors import ConfigError, WorkspaceError
+from amatch_widgets.score.writer import COMPLETE, CycleScores, ScoreWriter, part_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 __all__ = ["CycleScores", "ScoreStore", "ScoreWriter"]
 
-_PART_ROWS = 100_000  # about 3 MB: small enough to lose little, large enough for few files
-_COMPLETE = "complete.json"
 _FOLDER = re.compile(r"cycle=(\d+)")
-_SCHEMA = pa.schema([("id", pa.string()), ("index", pa.int64()), ("score", pa.float32())])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CycleScores:
-    """What is known about the scores of a complete cycle.
-
-    Parameters
-    ----------
-    cycle : int
-        The cycle.
-    model : str
-        Name of the model that gave the scores.
-    n_images : int
-        Images in the source.
-    n_scored : int
-        Rows written; images that could not be read have none.
-    n_parts : int
-        Files.
-    time : str
-        When the cycle was finished, ISO 8601 in UTC.
-    """
-
-    cycle: int
-    model: str
-    n_images: int
-    n_scored: int
-    n_parts: int
-    time: str
 
 
 class ScoreStore:
@@ -116,7 +81,7 @@ class ScoreStore:
         """Return the complete cycles, in rising order."""
         if self._folder is None:
             return sorted(self._memory)
-        return sorted(c for c, path in self._all().items() if (path / _COMPLETE).is_file())
+        return sorted(c for c, path in self._all().items() if (path / COMPLETE).is_file())
 
     def info(self, cycle: int) -> CycleScores:
         """Return what is known about a complete cycle.
@@ -144,10 +109,10 @@ class ScoreStore:
         if path is None:
             return self._memory[cycle][0]
         try:
-            record = json.loads((path / _COMPLETE).read_text("utf-8"))
+            record = json.loads((path / COMPLETE).read_text("utf-8"))
             return CycleScores(**{field: record[field] for field in CycleScores.__slots__})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path / _COMPLETE, error) from error
+            raise _damaged(path / COMPLETE, error) from error
 
     def load(self, cycle: int, n_images: int) -> NDArray[np.float32]:
         """Read the scores of a complete cycle.
@@ -182,7 +147,7 @@ class ScoreStore:
         scores = np.full(n_images, np.nan, np.float32)
         n_rows = 0
         for number in range(info.n_parts):
-            indices, values = _read_part(path / _part_name(number), n_images)
+            indices, values = _read_part(path / part_name(number), n_images)
             scores[indices] = values
             n_rows += len(indices)
         if n_rows != info.n_scored:
@@ -232,168 +197,10 @@ class ScoreStore:
         if path is None or not path.exists():
             return
         try:
-            (path / _COMPLETE).unlink(missing_ok=True)  # first: half a folder must not look complete
+            (path / COMPLETE).unlink(missing_ok=True)  # first: half a folder must not look complete
             shutil.rmtree(path)
         except OSError as error:
             raise WorkspaceError(f"The old scores in {str(path)!r} cannot be removed: {error}.") from error
-
-
-class ScoreWriter:
-    """Takes the scores of one cycle, made by `ScoreStore.writer`.
-
-    Notes
-    -----
-    Thread safety: none; it belongs to the thread that scores.
-    """
-
-    def __init__(
-        self,
-        memory: dict[int, tuple[CycleScores, NDArray[np.float32]]],
-        folder: Path | None,
-        *,
-        cycle: int,
-        n_images: int,
-        model: str,
-    ) -> None:
-        self._memory = memory
-        self._folder = folder
-        self._cycle, self._n_images, self._model = cycle, n_images, model
-        self._buffer: list[tuple[NDArray[np.int64], list[str], NDArray[np.float32]]] = []
-        self._scores = np.full(n_images if folder is None else 0, np.nan, np.float32)
-        self._n_buffered = self._n_scored = self._n_parts = 0
-        self._is_open = True
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._not_written(error) from error
-
-    def add(self, indices: ArrayLike, ids: Sequence[str], scores: ArrayLike) -> None:
-        """Take the scores of some images; full parts go to disk.
-
-        Parameters
-        ----------
-        indices : array_like of int, shape (n,)
-            Positions in the source.
-        ids : sequence of str, length n
-            Ids of the same images.
-        scores : array_like of float, shape (n,)
-            Their scores, in [0, 1].
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ or an index is not in the source.
-        StateError
-            If the writer has been finished or abandoned.
-        WorkspaceError
-            If a part cannot be written.
-        """
-        self._check_open()
-        rows = np.asarray(indices, np.int64)
-        values = np.asarray(scores, np.float32)
-        if rows.ndim != 1 or rows.shape != values.shape or len(ids) != len(rows):
-            raise ValueError(f"There are {rows.shape} indices, {len(ids)} ids and {values.shape} scores.")
-        if not len(rows):
-            return
-        if rows.min() < 0 or rows.max() >= self._n_images:
-            raise ValueError(f"The indices {rows.min()} to {rows.max()} do not fit {self._n_images} images.")
-        self._n_scored += len(rows)
-        if self._folder is None:
-            self._scores[rows] = values
-            return
-        self._buffer.append((rows, list(ids), values))
-        self._n_buffered += len(rows)
-        while self._n_buffered >= _PART_ROWS:
-            self._flush(_PART_ROWS)
-
-    def finish(self) -> CycleScores:
-        """Write what is left and make the cycle count.
-
-        Returns
-        -------
-        CycleScores
-            What was written.
-
-        Raises
-        ------
-        StateError
-            If the writer has been finished or abandoned.
-        WorkspaceError
-            If it cannot be written; the cycle then does not count.
-        """
-        self._check_open()
-        while self._n_buffered:
-            self._flush(min(self._n_buffered, _PART_ROWS))
-        info = CycleScores(
-            cycle=self._cycle,
-            model=self._model,
-            n_images=self._n_images,
-            n_scored=self._n_scored,
-            n_parts=self._n_parts,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        if self._folder is None:
-            self._memory[self._cycle] = (info, self._scores)
-        else:
-            self._write(_COMPLETE, json.dumps({"format": 1, **asdict(info)}).encode())
-        self._is_open = False
-        return info
-
-    def abandon(self) -> None:
-        """Give up, e.g. because scoring was stopped; the cycle does not count. Harmless after ``finish``."""
-        self._is_open = False
-        self._buffer.clear()
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise StateError(
-                f"The scores of cycle {self._cycle} are finished or abandoned. Begin a new writer."
-            )
-
-    def _flush(self, n: int) -> None:
-        """Write the first `n` rows of the buffer as one part."""
-        indices = np.concatenate([b[0] for b in self._buffer])
-        ids = [image_id for b in self._buffer for image_id in b[1]]
-        scores = np.concatenate([b[2] for b in self._buffer])
-        table = pa.table({"id": _text(ids[:n]), "index": indices[:n], "score": scores[:n]}, schema=_SCHEMA)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        self._write(_part_name(self._n_parts), sink.getvalue())
-        self._n_parts += 1
-        self._n_buffered -= n
-        self._buffer = [(indices[n:], ids[n:], scores[n:])] if self._n_buffered else []
-
-    def _write(self, name: str, data: bytes | pa.Buffer) -> None:
-        """Write a file under a temporary name, and give it its own when it is on disk."""
-        assert self._folder is not None
-        temporary = self._folder / f".{name}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut may leave the name without the bytes
-            temporary.replace(self._folder / name)
-        except OSError as error:
-            raise self._not_written(error) from error
-
-    def _not_written(self, error: OSError) -> WorkspaceError:
-        return WorkspaceError(
-            f"The scores of cycle {self._cycle} cannot be written to {str(self._folder)!r}: "
-            f"{error.strerror or error}. Labels and earlier scores are safe. Free some space and score again."
-        )
-
-
-def _part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
-def _text(ids: list[str]) -> pa.Array:
-    try:
-        return pa.array(ids, pa.string())
-    except UnicodeEncodeError:
-        # File names that are no UTF-8; the index says which image it is.
-        return pa.array([i.encode("utf-8", "backslashreplace").decode() for i in ids], pa.string())
 
 
 def _read_part(path: Path, n_images: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
