@@ -139,7 +139,7 @@ def _field(c: _Canvas) -> None:
         return
     x, y = c.rng.uniform(-1.05, 1.05, (2, n))
     sigma = c.rng.uniform(0.01, 0.06, n)
-    peak = 0.035 * c.rng.pareto(1.3, n).clip(0.5, 25) / (1 + sigma / 0.03)
+    peak = 0.05 * c.rng.pareto(1.3, n).clip(0.5, 25) / (1 + sigma / 0.03)
     tint = c.rng.uniform(0, 1, (n, 1))
     c.spots(x, y, sigma, peak, tint * OLD + (1 - tint) * YOUNG)
 
@@ -274,11 +274,11 @@ def _lens(c: _Canvas, at: NDArray[np.float64], level: float) -> None:
     r = c.radius(along, across)
     pull = 1 - np.float32(einstein) / r
     source_u, source_v = along * (pull - np.float32(shear)), across * (pull + np.float32(shear))
-    offset, towards = einstein * c.rng.uniform(0.08, 0.6), c.rng.uniform(0, 2 * np.pi)
+    offset, towards = einstein * c.rng.uniform(0.2, 0.85), c.rng.uniform(0, 2 * np.pi)
     du = source_u - np.float32(offset * np.cos(towards))
     dv = source_v - np.float32(offset * np.sin(towards))
-    blob = np.exp(-0.5 * (du * du + dv * dv) / np.float32(c.rng.uniform(0.04, 0.075) ** 2))
-    c.add(np.float32(c.rng.uniform(0.16, 0.32) * level) * blob, FAR)
+    blob = np.exp(-0.5 * (du * du + dv * dv) / np.float32(c.rng.uniform(0.035, 0.065) ** 2))
+    c.add(np.float32(c.rng.uniform(0.2, 0.36) * level) * blob, FAR)
 
 
 _DRAW: dict[str, Callable[[_Canvas, NDArray[np.float64], float], None]] = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from amatch_widgets._sky import NORMAL_KINDS, RARE_KINDS, draw
 from amatch_widgets.errors import ConfigError
-from amatch_widgets.images.source import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
 from amatch_widgets.labels import ANOMALY, NORMAL
 
 if TYPE_CHECKING:

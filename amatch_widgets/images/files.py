@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
-from amatch_widgets.images.source import check_index, hash_ids, plain_pixels
+from amatch_widgets.images.array import plain_pixels
+from amatch_widgets.images.ids import check_index, hash_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,13 +144,15 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
             return _decode_png(file, head)
         if head.startswith(_TIFF):
             return _decode_tiff(file)
-    except (_UnreadableError, PermissionError):
+    except _UnreadableError:
         raise
     except MemoryError as exc:
         raise _UnreadableError("there is not enough memory to decode it") from exc
     # Decoders meet hostile bytes with any exception there is (SyntaxError, struct.error, KeyError, ...), and
     # one bad file must not stop a run.
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno is not None:  # the disk, not the file
+            raise
         raise _UnreadableError(f"it is damaged or cut off ({exc})") from exc
     if not head:
         raise _UnreadableError("the file is empty (0 bytes)")
@@ -195,7 +198,7 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         _check_size(page.imagewidth, page.imagelength * page.imagedepth, page.samplesperpixel)
-        end = os.fstat(file.fileno()).st_size
+        end = file.seek(0, os.SEEK_END)
         if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
             raise _UnreadableError(f"it is cut off: its pixels should go on after byte {end}, where it ends")
         pixels = page.asarray(maxworkers=1)  # the caller has its own threads
@@ -259,7 +262,9 @@ def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
                 listing = [(entry.name, _kind(entry)) for entry in entries]
         except OSError as exc:
             if not prefix:
-                raise SourceError(f"The folder {root!r} cannot be listed: {_plain(exc)}.") from exc
+                raise SourceError(
+                    f"The folder {root!r} cannot be listed: {exc.strerror}. Check path and permissions."
+                ) from exc
             skipped[_to_id(prefix)] = _plain(exc)
             continue
         files += [prefix + name for name, kind in listing if kind == "image"]

@@ -189,10 +189,11 @@ class PixelPool:
     def _fail(self, index: int, reason: str) -> None:
         image_id = self._source.ids[index]
         with self._lock:
-            is_new = self._slots[index] == _UNKNOWN
+            if self._slots[index] != _UNKNOWN:  # another thread was here meanwhile
+                return
             self._slots[index] = _FAILED
             self.problems[image_id] = reason
-        if is_new and self._on_problem is not None:
+        if self._on_problem is not None:
             self._on_problem(image_id, reason)
 
 

@@ -72,7 +72,7 @@ class Preprocess:
         Returns
         -------
         ndarray of uint8, shape (size, size, channels)
-            Grey is repeated to 3 channels; RGBA of 8 or 16 bits is laid on black.
+            Grey is repeated to 3 channels; RGBA of 8 or 16 bits is laid on black. Always memory of its own.
 
         Raises
         ------
@@ -201,13 +201,13 @@ def _limits(image: NDArray[Any]) -> tuple[float, float]:
 
 def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
+        return np.array(image)
     from PIL import Image  # noqa: PLC0415 - import amatch_widgets must be quick
 
     def one(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
         # Pillow's bilinear filter widens with the factor when it reduces, so that nothing aliases.
         picture = Image.fromarray(np.ascontiguousarray(part))
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
 
     if image.shape[2] == _RGB:
         return one(image)

@@ -1,0 +1,154 @@
+"""Images in one array: in memory, or memory-mapped from a ``.npy`` file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amatch_widgets.errors import ImageReadError, SourceError
+from amatch_widgets.images.ids import NumberedIds, check_ids, check_index, hash_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["ArraySource", "open_npy", "plain_pixels"]
+
+
+class ArraySource:
+    """Images in one array, in memory or memory-mapped.
+
+    Parameters
+    ----------
+    images : ndarray, shape (N, H, W) or (N, H, W, C)
+        Any boolean, integer or real dtype. It is not copied.
+    ids : sequence of str, optional
+        One unique id per image; default the zero-padded position (``"000"``, ``"001"``, ...).
+    name : str
+        Short name for people.
+    path : path, optional
+        The ``.npy`` file behind a memory map; without it the source cannot be opened again. The file must
+        not be shortened while it is open: the operating system ends a process that reads lost pages.
+
+    Raises
+    ------
+    SourceError
+        The array has no image, a wrong number of dimensions or no numbers, or the ids do not fit.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[Any],
+        *,
+        ids: Iterable[str] | None = None,
+        name: str = "array",
+        path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        _check_array(images, f"file {os.fspath(path)!r}" if path is not None else "array")
+        self._images = images
+        self._path = None if path is None else Path(path)
+        self._own_ids = None if ids is None else check_ids(ids, len(images))
+        self.name = name
+        self.channels: int = images.shape[3] if images.ndim == 4 else 1  # noqa: PLR2004 - NHWC
+        self.ids: Sequence[str] = self._own_ids or NumberedIds(len(images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __repr__(self) -> str:
+        return f"ArraySource({self.name!r}, {self._images.shape}, {self._images.dtype})"
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickle a memory map by its path: NumPy alone would write all the pixels."""
+        if self._path is None:
+            return _rebuild, (self._images, self._own_ids, self.name)
+        return open_npy, (self._path, self._own_ids, self.name)
+
+    def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
+        """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
+        del min_side
+        index = check_index(index, len(self))
+        try:
+            image = plain_pixels(np.array(self._images[index]))
+        except OSError as exc:  # a memory map on a disk that went away
+            raise ImageReadError(self.ids[index], exc.strerror or str(exc)) from exc
+        return image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
+
+    def fingerprint(self) -> str:
+        """Return a hash of shape, dtype and ids; pixels are not looked at."""
+        return hash_ids(self._own_ids or (), f"{self._images.shape} {self._images.dtype.str}")
+
+    def spec(self) -> dict[str, Any]:
+        """Return the path of the ``.npy`` file; an array in memory has none and cannot be reopened."""
+        if self._path is None:
+            return {"kind": "array"}
+        spec: dict[str, Any] = {"kind": "npy", "path": os.path.abspath(self._path)}  # noqa: PTH100 - no links
+        if self._own_ids is not None:
+            spec["ids"] = list(self._own_ids)
+        return spec
+
+
+def open_npy(path: Path, ids: Iterable[str] | None = None, name: str | None = None) -> ArraySource:
+    """Open a ``.npy`` file as a memory map; see `ArraySource`."""
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as exc:
+        raise SourceError(
+            f"{str(path)!r} cannot be opened as a .npy array: {exc}. It may be cut off or hold Python "
+            "objects; write it again with numpy.save and a numeric dtype."
+        ) from exc
+    if not isinstance(images, np.ndarray):  # a .npz under the wrong name
+        images.close()
+        raise SourceError(f"{str(path)!r} is an .npz archive. Save one array with numpy.save.")
+    return ArraySource(images, ids=ids, name=name or path.stem, path=path)
+
+
+def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
+    """Bring any numeric dtype to the three that sources hand out.
+
+    Parameters
+    ----------
+    image : ndarray of any boolean, integer or real dtype, any shape
+
+    Returns
+    -------
+    ndarray of uint8, uint16 or float32, same shape, native byte order
+        Booleans become 0 and 255; what is beyond float32 becomes infinite.
+    """
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    kind = image.dtype.newbyteorder("=")
+    if kind in (np.uint8, np.uint16):
+        return image.astype(kind, copy=False)
+    with np.errstate(over="ignore"):
+        return image.astype(np.float32, copy=False)
+
+
+def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> ArraySource:
+    return ArraySource(images, ids=ids, name=name)
+
+
+def _check_array(images: NDArray[Any], what: str) -> None:
+    if isinstance(images, np.ma.MaskedArray):
+        raise SourceError(
+            f"The {what} is a masked array: its mask would be lost. Fill it first, e.g. images.filled(0)."
+        )
+    found = f"The {what} has shape {images.shape} and dtype {images.dtype}"
+    if images.dtype.kind not in "biuf":
+        raise SourceError(
+            f"{found}: that is no real number per pixel. Convert it to uint8, uint16 or float32."
+        )
+    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] > 4:  # noqa: PLR2004 - (H, W, 3 or 4)
+        raise SourceError(
+            f"{found}, which looks like one single image. Allowed is (N, H, W) or (N, H, W, C); "
+            "add the first axis with images[None], or the last with images[..., None]."
+        )
+    if images.ndim not in (3, 4):
+        raise SourceError(f"{found}. Allowed is (N, H, W) or (N, H, W, C): many images of equal size.")
+    if 0 in images.shape:
+        raise SourceError(f"{found}: there is no image in it. At least one image of one pixel is needed.")

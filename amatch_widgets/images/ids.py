@@ -1,0 +1,87 @@
+"""Ids of images: unique strings that stay the same from one day to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from amatch_widgets.errors import SourceError
+
+__all__ = ["NumberedIds", "check_ids", "check_index", "hash_ids"]
+
+
+class NumberedIds(Sequence[str]):
+    """The ids ``"000" ... "999"``, made when asked for, so that a hundred million cost nothing.
+
+    Parameters
+    ----------
+    n : int
+        How many there are.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._width = len(str(max(n - 1, 0)))
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [f"{i:0{self._width}d}" for i in range(self._n)[index]]
+        return f"{range(self._n)[index]:0{self._width}d}"
+
+    def __contains__(self, value: object) -> bool:
+        return (
+            isinstance(value, str)
+            and len(value) == self._width
+            and value.isascii()
+            and value.isdigit()
+            and int(value) < self._n
+        )
+
+    def __repr__(self) -> str:
+        return f"NumberedIds({self._n})"
+
+
+def hash_ids(ids: Iterable[str], *more: str) -> str:
+    """Return 16 hex digits that depend on all ids, their order, and `more`."""
+    digest = hashlib.blake2b(digest_size=8)
+    for text in more:
+        digest.update(text.encode() + b"\xff")  # 0xff never occurs in UTF-8, so no two lists look the same
+    for text in ids:
+        digest.update(text.encode() + b"\xff")
+    return digest.hexdigest()
+
+
+def check_index(index: int, n: int) -> int:
+    """Return `index` as an int in [0, n); raise IndexError for all others, negative ones too."""
+    index = operator.index(index)
+    if not 0 <= index < n:
+        raise IndexError(f"Image index {index} is out of range: there are {n} images, 0 to {n - 1}.")
+    return index
+
+
+def check_ids(ids: Iterable[str], n: int) -> tuple[str, ...]:
+    """Return `ids` as a tuple of `n` unique strings that UTF-8 can hold; raise SourceError if they are not."""
+    given = (ids,) if isinstance(ids, str) else tuple(ids)
+    for image_id in given:
+        if not isinstance(image_id, str):
+            raise SourceError(f"The id {image_id!r} is no string. Make strings of the ids, e.g. str(id).")
+        try:
+            image_id.encode()
+        except UnicodeEncodeError as exc:
+            raise SourceError(f"The id {image_id!r} is no valid Unicode. Take the surrogates out.") from exc
+    if len(given) != n:
+        raise SourceError(f"{len(given)} ids were given for {n} images. Give one id per image.")
+    if len(set(given)) != n:
+        seen: set[str] = set()
+        twice = next(i for i in given if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise SourceError(f"The id {twice!r} is given more than once. Each image needs an id of its own.")
+    return given
