@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from amatch_widgets.session import Session
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.command(arguments)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the last border: one line, or all of it on demand)
         if arguments.debug:
             traceback.print_exc()
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="amatch",
         description="Find the few rare objects in a very large set of images, from a handful of labels.",
     )
+    parser.add_argument("--version", action="version", version=f"amatch {version('amatch-widgets')}")
     commands = parser.add_subparsers(required=True, metavar="demo | train | score | export")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -1,0 +1,171 @@
+"""The command line, with a session that only answers; tests/test_cli_runs.py does the real work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import amatch_widgets as am
+from amatch_widgets.cli import main
+from amatch_widgets.errors import SourceError
+from amatch_widgets.events import EventHub, StepDone
+from amatch_widgets.learn.metrics import evaluate
+
+
+class QuietSession:
+    """Writes down how it is made and called; `on_wait` is what happens while one waits."""
+
+    made = None
+    on_wait = None
+
+    def __init__(self, source=None, **options) -> None:
+        type(self).made = self
+        self.options = {"source": source, **options}
+        self.calls = []
+        self.path = Path(options.get("path", "run"))
+        self.source = range(7)
+        self.step, self.cycle, self.scores_cycle = 12, 1, 1
+        self.labels = SimpleNamespace(counts=lambda: {"anomaly": 2, "normal": 3})
+        self.problems = {}
+        self.hub = EventHub()
+        self.metrics = evaluate(NOTHING > 0, NOTHING)
+
+    @classmethod
+    def open(cls, path, *, source=None):
+        return cls(source, path=path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append("close")
+
+    def train(self, steps=None):
+        self.calls.append(("train", steps))
+
+    def score(self):
+        self.calls.append("score")
+
+    def stop(self):
+        self.calls.append("stop")
+
+    def wait(self):
+        self.calls.append("wait")
+        if type(self).on_wait is not None and "stop" not in self.calls:
+            type(self).on_wait(self)
+
+    def export(self, path, n=None):
+        self.calls.append(("export", n))
+        return Path(path)
+
+
+NOTHING = np.zeros(0)
+
+
+@pytest.fixture
+def session(monkeypatch):
+    monkeypatch.setattr(QuietSession, "on_wait", None)
+    monkeypatch.setattr(am, "Session", QuietSession)
+    return QuietSession
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "required"),
+        (["train", "cutouts"], "--path"),
+        (["train", "cutouts", "--path", "run", "--steps", "0"], "'0' is no whole number of at least 1"),
+        (["demo", "--images", "many"], "'many' is no whole number"),
+        (["fly"], "invalid choice"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong_and_exits_with_2(arguments, word, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_train_hands_on_what_was_asked_for_and_nothing_else(session, capsys):
+    assert main(["train", "cutouts", "--labels", "l.csv", "--path", "run", "--steps", "9"]) == 0
+    assert session.made.options == {
+        "source": "cutouts",
+        "labels": Path("l.csv"),
+        "path": Path("run"),
+        "train": None,
+        "image": None,
+    }
+    assert session.made.calls == [("train", 9), "wait", "close"]
+    out = capsys.readouterr().out
+    assert "run: 7 images, 12 steps, cycle 1" in out
+    assert "labels: 2 anomalies, 3 normals" in out
+    assert "AUROC: too few to say" in out
+
+
+def test_options_of_a_new_run_reach_its_configuration(session):
+    main(["train", "cutouts", "--path", "run", "--seed", "3", "--backbone", "resnet18", "--size", "96"])
+    made = session.made.options
+    assert (made["train"].seed, made["train"].backbone, made["image"].size) == (3, "resnet18", 96)
+
+
+def test_json_is_one_object_on_the_standard_output(session, capsys):
+    session.on_wait = lambda s: s.hub.publish(StepDone(1, 1, 9, 2.0, 4.0))
+    assert main(["score", "run", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert (result["step"], result["n_images"], result["labels"]) == (12, 7, {"anomaly": 2, "normal": 3})
+    assert captured.err == "training: step 1 of 9, 2 steps/s, 4 s left\n"
+
+
+def test_export_says_where_it_wrote(session, capsys):
+    assert main(["export", "run", "out.csv", "--top", "5", "--source", "elsewhere"]) == 0
+    assert session.made.options["source"] == "elsewhere"
+    assert session.made.calls == [("export", 5), "close"]
+    assert capsys.readouterr().out == "Wrote out.csv\n"
+
+
+def fail(error):
+    def on_wait(_):
+        raise error
+
+    return on_wait
+
+
+def test_an_error_is_one_plain_line_and_the_session_is_closed(session, capsys):
+    session.on_wait = fail(SourceError("No images in 'cutouts\n\x1b[2J'."))
+    assert main(["score", "run"]) == 1
+    assert capsys.readouterr().err == "amatch: No images in 'cutouts \N{REPLACEMENT CHARACTER}[2J'.\n"
+    assert session.made.calls[-1] == "close"
+
+
+def test_an_unexpected_error_tells_how_to_see_more(session, capsys):
+    session.on_wait = fail(KeyError("x"))
+    assert main(["score", "run"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("amatch: unexpected KeyError: 'x'")
+    assert "--debug" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(session, capsys):
+    session.on_wait = fail(SourceError("No images."))
+    assert main(["score", "run", "--debug"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_after_the_step_and_says_that_the_model_is_kept(session, capsys):
+    session.on_wait = fail(KeyboardInterrupt())
+    assert main(["train", "cutouts", "--path", "run"]) == 130
+    assert session.made.calls == [("train", None), "wait", "stop", "wait", "close"]
+    assert "Stopped after step 12; kept in run." in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("amatch 0.")
