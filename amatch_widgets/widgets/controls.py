@@ -1,0 +1,171 @@
+"""The controls: train, pause, resume, stop, score, and how far the work has got."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from traitlets import Dict, Float, Int, Unicode
+
+from amatch_widgets.errors import ConfigError
+from amatch_widgets.events import Event, ScoringProgress, StateChanged, StepDone
+from amatch_widgets.widgets.view import Desk, View, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from amatch_widgets.session import Session
+
+__all__ = ["Controls", "duration"]
+
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "idle": ("train", "score"),
+    "failed": ("train", "score"),
+    "running": ("pause", "stop"),
+    "paused": ("resume", "stop"),
+    "closed": (),
+}
+_WORDS = {
+    "idle": "Ready",
+    "paused": "Paused",
+    "failed": "Failed: see the message",
+    "closed": "Closed",
+}
+_MAX_STEPS = 100_000
+
+
+class Controls(View):
+    """The buttons that run the engine, its state, and a progress bar.
+
+    Thread safety: all traits are guarded by ``desk.lock``.
+
+    Parameters
+    ----------
+    session : Session
+        What the buttons act on.
+    desk : Desk, optional
+        Shared with the other parts of the same dashboard.
+    """
+
+    template_file = (__file__, "controls.vue")
+
+    state = Unicode("idle").tag(sync=True)
+    state_text = Unicode("").tag(sync=True)
+    can = Dict().tag(sync=True)
+    steps = Int(100).tag(sync=True)
+    progress = Float(-1.0).tag(sync=True)  # 0 to 1; -1: nothing is being done
+    progress_text = Unicode("").tag(sync=True)
+
+    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+        super().__init__(session, desk)
+        with self.desk.lock:
+            self.steps = session.config.steps
+            self.show_all()
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Show the latest state and progress."""
+        with self.desk.lock, self.hold_sync():
+            for event in events:
+                if isinstance(event, StateChanged):
+                    self.show_all()
+                elif isinstance(event, StepDone):
+                    self._show_progress(
+                        event,
+                        "Training",
+                        f"step {event.done:,} of {event.total:,} · {event.steps_per_s:.2g} steps/s",
+                    )
+                elif isinstance(event, ScoringProgress):
+                    self._show_progress(
+                        event,
+                        "Scoring",
+                        f"{event.done:,} of {event.total:,} · {event.images_per_s:,.0f} images/s",
+                    )
+
+    def show_all(self) -> None:
+        """Show the session's state as it is now."""
+        with self.desk.lock, self.hold_sync():
+            state = str(self.session.state)
+            self.state = state
+            job = self.session.job
+            running = f"Working: {job}" if job else "Working"
+            self.state_text = running if state == "running" else _WORDS.get(state, state)
+            self.can = {what: what in _ALLOWED.get(state, ()) for what in _COMMANDS}
+            if state not in {"running", "paused"}:
+                self.progress, self.progress_text = -1.0, ""
+            elif self.progress < 0:
+                self.progress, self.progress_text = 0.0, "Starting"
+
+    def run(self, command: str, steps: int | None = None) -> None:
+        """Hand a command to the session; it returns at once.
+
+        Parameters
+        ----------
+        command : str
+            One of "train", "pause", "resume", "stop" and "score".
+        steps : int, optional
+            Steps of this training; by default those of the session's configuration.
+
+        Raises
+        ------
+        StateError
+            When the present state does not allow it.
+        ConfigError
+            When `command` is unknown or `steps` is out of range.
+        """
+        if command not in _COMMANDS:
+            raise ConfigError(f"Unknown command {command!r}; allowed are {', '.join(_COMMANDS)}.")
+        with self.desk.lock:
+            if command == "train":
+                if steps is not None and not 1 <= steps <= _MAX_STEPS:
+                    raise ConfigError(f"{steps} steps cannot be trained; allowed are 1 to {_MAX_STEPS:,}.")
+                if steps is not None:
+                    self.steps = steps
+                self.session.train(steps)
+            else:
+                getattr(self.session, command)()
+            self.show_all()
+
+    @handler("The command")
+    def vue_do_run(self, data: dict[str, Any]) -> None:
+        """Run what a button says."""
+        steps = data.get("steps")
+        try:
+            number = None if steps in (None, "") else int(steps)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{steps!r} is no number of steps; type a whole number, e.g. 100.") from error
+        self.run(str(data.get("command")), number)
+
+    def _show_progress(self, event: StepDone | ScoringProgress, doing: str, so_far: str) -> None:
+        if self.progress < 0:
+            return  # a late event of work that has ended
+        if self.state == "running":
+            self.state_text = doing
+        self.progress = event.done / event.total if event.total else 0.0
+        self.progress_text = f"{so_far} · {duration(event.seconds_left)} left"
+
+
+_COMMANDS = ("train", "pause", "resume", "stop", "score")
+
+
+def duration(seconds: float) -> str:
+    """Write a time span as one reads it: "42 s", "3 min 20 s", "1 h 5 min".
+
+    Parameters
+    ----------
+    seconds : float
+        Seconds; what is not finite or negative is unknown and gives "some time".
+
+    Returns
+    -------
+    str
+        Rounded to seconds below an hour, else to minutes.
+    """
+    if not 0 <= seconds < float("inf"):
+        return "some time"
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 (seconds in a minute)
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 (minutes in an hour)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

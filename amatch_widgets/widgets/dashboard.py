@@ -1,0 +1,226 @@
+"""The dashboard: gallery, controls, plots, counts and messages of one session."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+from traitlets import Dict, Instance, Int, List, Unicode
+
+from amatch_widgets.errors import ConfigError
+from amatch_widgets.events import (
+    CycleDone,
+    Event,
+    Failed,
+    LabelsChanged,
+    Message,
+    ProblemFound,
+    ScoresChanged,
+    StepDone,
+)
+from amatch_widgets.widgets.controls import Controls
+from amatch_widgets.widgets.gallery import Gallery
+from amatch_widgets.widgets.plots import Plots
+from amatch_widgets.widgets.pump import Pump
+from amatch_widgets.widgets.view import Desk, View, handler
+
+if TYPE_CHECKING:
+    from amatch_widgets.session import Session
+
+__all__ = ["Dashboard"]
+
+_MESSAGES_KEPT = 30
+_PROBLEMS_SHOWN = 200
+_PLOT_PERIOD_S = 0.5
+# A dashboard whose browser has been silent for so long is not looked at: it stops working until
+# the browser is heard again. Browsers slow the timers of hidden tabs to one a minute.
+_SILENCE_S = 180.0
+
+_DATA_CHANGES = (StepDone, CycleDone, ScoresChanged)
+_COUNT_CHANGES = (LabelsChanged, ProblemFound, ScoresChanged, CycleDone)
+
+
+class Dashboard(View):
+    """All that a hunt needs on one screen: look, label, train, judge, export.
+
+    Several dashboards of one session agree with each other. `close` ends a dashboard; one that
+    is no longer on any screen goes to sleep by itself.
+
+    Thread safety: all traits and attributes are guarded by ``desk.lock``; engine events come in
+    on the pump's thread.
+
+    Parameters
+    ----------
+    session : Session
+        What is shown; it stays open when the dashboard is closed.
+    """
+
+    template_file = (__file__, "dashboard.vue")
+
+    gallery = Instance(Gallery).tag(sync=True, **ipywidgets.widget_serialization)
+    controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
+    plots = Instance(Plots).tag(sync=True, **ipywidgets.widget_serialization)
+    name = Unicode("").tag(sync=True)
+    folder = Unicode("").tag(sync=True)
+    counts = Dict().tag(sync=True)
+    problems: Any = List().tag(sync=True)
+    n_problems = Int(0).tag(sync=True)
+    messages: Any = List().tag(sync=True)
+    export_path = Unicode("").tag(sync=True)
+
+    def __init__(self, session: Session) -> None:
+        self._numbers = itertools.count(1)
+        self._pump: Pump | None = None
+        self._heard = time.monotonic()
+        self._is_asleep = False
+        self._plots_due = False
+        self._plots_at = 0.0
+        desk = Desk()
+        self.gallery = Gallery(session, desk)
+        self.controls = Controls(session, desk)
+        self.plots = Plots(session, desk)
+        super().__init__(session, desk)
+        desk.on_message(self._say)
+        with desk.lock:
+            self.name = session.source.name
+            self.folder = str(session.path)
+            self.export_path = str(session.path / "shortlist.csv")
+            self._show_counts()
+        self._pump = Pump(session.hub, self)
+
+    def apply(self, events: list[Event]) -> float | None:  # type: ignore[override]
+        """Bring all parts up to date; called on the pump's thread.
+
+        Parameters
+        ----------
+        events : list of Event
+            What has happened since the last call.
+
+        Returns
+        -------
+        float or None
+            Seconds after which the plots want another call; None when they show all there is.
+        """
+        with self.desk.lock:
+            if time.monotonic() - self._heard > _SILENCE_S and not self._is_asleep:
+                self._is_asleep = True
+                self.gallery.forget_images()
+            for event in events:  # kept while asleep too: what went wrong must be read
+                if isinstance(event, Message):
+                    self._say(event.level, event.text)
+                elif isinstance(event, Failed):
+                    self._say("error", f"{event.job.capitalize()} failed: {event.text}")
+            if self._is_asleep:
+                return None
+        self._shielded(self.controls.apply, events)
+        self._shielded(self.gallery.apply, events)
+        if any(isinstance(event, _COUNT_CHANGES) for event in events):
+            self._shielded(self._show_counts)
+        if any(isinstance(event, _DATA_CHANGES) for event in events):
+            self._plots_due = True
+        return self._plot_in_time()
+
+    def show_all(self) -> None:
+        """Bring all parts up to date with what the session knows."""
+        for part in (self.controls, self.gallery, self.plots):
+            self._shielded(part.show_all)
+        self._shielded(self._show_counts)
+
+    def close(self) -> None:
+        """End the dashboard: its thread, its subscription and its place on the screen."""
+        pump = getattr(self, "_pump", None)
+        if pump is not None:
+            self._pump = None
+            pump.close()
+        for part in (self.gallery, self.controls, self.plots):
+            if part is not None:
+                part.close()
+        super().close()
+
+    # What the browser asks for.
+
+    @handler("Answering the browser")
+    def vue_beat(self, _data: dict[str, Any]) -> None:
+        """Tell the browser that the kernel is alive, and wake up."""
+        self._heard = time.monotonic()
+        self.send({"method": "pulse", "args": []})
+        if self._is_asleep:
+            self._is_asleep = False
+            self.show_all()
+
+    @handler("Exporting")
+    def vue_do_export(self, data: dict[str, Any]) -> None:
+        """Write the shortlist on a thread of its own; it may be long."""
+        path = str(data.get("path") or "").strip()
+        if not path:
+            raise ConfigError("Type the name of the CSV file to write, e.g. shortlist.csv.")
+        self.export_path = path
+        n = data.get("n")
+        number = None if n in (None, "") else int(n)
+        threading.Thread(target=self._export, args=(path, number), name="amatch-export", daemon=True).start()
+
+    @handler("Dismissing a message")
+    def vue_do_dismiss(self, data: dict[str, Any]) -> None:
+        """Take one message away, or all."""
+        number = data.get("number")
+        self.messages = [m for m in self.messages if number is not None and m["number"] != number]
+
+    def _export(self, path: str, n: int | None) -> None:
+        try:
+            written = self.session.export(path, n)
+        except Exception as error:  # noqa: BLE001 (one of the three borders)
+            self.desk.report(error, "Exporting")
+        else:
+            self.desk.say("info", f"The shortlist is in {written}")
+
+    def _shielded(self, show: Any, *args: object) -> None:
+        try:
+            show(*args)
+        except Exception as error:  # noqa: BLE001 (one of the three borders)
+            self.desk.report(error, "Showing what is new")
+
+    def _plot_in_time(self) -> float | None:
+        if not self._plots_due:
+            return None
+        wait_s = self._plots_at + _PLOT_PERIOD_S - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        self._plots_due = False
+        self._shielded(self.plots.show_all)
+        self._plots_at = time.monotonic()
+        return None
+
+    def _say(self, level: str, text: str) -> None:
+        with self.desk.lock:
+            last = self.messages[-1] if self.messages else None
+            if last is not None and (last["level"], last["text"]) == (level, text):
+                again = {**last, "times": last["times"] + 1}
+                self.messages = [*self.messages[:-1], again]
+                return
+            message = {
+                "number": next(self._numbers),
+                "level": level,
+                "text": text,
+                "time": time.strftime("%H:%M:%S"),
+                "times": 1,
+            }
+            self.messages = [*self.messages, message][-_MESSAGES_KEPT:]
+
+    def _show_counts(self) -> None:
+        session = self.session
+        kept = session.labels.counts()
+        held_out = len(session.labels.for_split("test"))
+        problems = dict(session.problems)
+        shown = [[image_id, problems[image_id]] for image_id in itertools.islice(problems, _PROBLEMS_SHOWN)]
+        with self.desk.lock, self.hold_sync():
+            self.counts = {
+                "images": len(session.source),
+                "anomalies": kept.get("anomaly", 0),
+                "normals": kept.get("normal", 0),
+                "held_out": held_out,
+            }
+            self.n_problems = len(problems)
+            self.problems = shown

@@ -1,0 +1,294 @@
+"""The gallery: a page of images, and what the user says about each."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from traitlets import Dict, Int, Unicode
+
+from amatch_widgets.errors import LabelError, StateError
+from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
+from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
+from amatch_widgets.widgets.view import Desk, View, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from amatch_widgets.session import Session
+
+__all__ = ["Gallery"]
+
+SORTS = ("highest", "lowest", "uncertain", "random", "recent")
+SHOWS = ("unlabelled", "labelled", "all")
+PAGE_SIZES = (24, 48, 96)
+# Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
+TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
+_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
+_PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
+
+
+class Gallery(View):
+    """A page of images with their scores and labels, to be judged by keys or buttons.
+
+    The list of images is frozen when it is made: neither a label nor new scores move a tile
+    under the user's cursor, and paging back shows what was just labelled. `refresh`, another
+    order or another filter makes a new list.
+
+    Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
+
+    Thread safety: all traits and attributes are guarded by ``desk.lock``.
+
+    Parameters
+    ----------
+    session : Session
+        Whose images are shown.
+    desk : Desk, optional
+        Shared with the other parts of the same dashboard.
+    """
+
+    template_file = (__file__, "gallery.vue")
+
+    page = Dict().tag(sync=True)
+    labels = Dict().tag(sync=True)
+    sort = Unicode("highest").tag(sync=True)
+    show = Unicode("unlabelled").tag(sync=True)
+    per_page = Int(48).tag(sync=True)
+    tile_size = Unicode("medium").tag(sync=True)
+    tile_px = Int(TILE_SIZES["medium"][0]).tag(sync=True)
+    stale = Unicode("").tag(sync=True)
+    note = Unicode("").tag(sync=True)
+
+    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+        self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._scores: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._cycle: int | None = None
+        self._number = 0
+        self._serials = itertools.count(1)
+        self._pages: OrderedDict[int, tuple[str, ...]] = OrderedDict()
+        self._seed = 0
+        self._loader = ThumbnailLoader(session.thumbnail, self._deliver)
+        super().__init__(session, desk)
+        with self.desk.lock:
+            self._query()
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The images of the page on screen, in order."""
+        return self._pages[self.page["serial"]]
+
+    def refresh(self) -> None:
+        """Make the list anew, from the present scores and labels, and show its first page."""
+        with self.desk.lock:
+            self._seed += 1
+            self._query()
+
+    def turn(self, number: int) -> None:
+        """Show page `number`, counted from 0; numbers beyond either end show the page there."""
+        with self.desk.lock:
+            self._number = max(0, min(number, self._n_pages() - 1))
+            self._show_page()
+
+    def choose(
+        self,
+        *,
+        sort: str | None = None,
+        show: str | None = None,
+        per_page: int | None = None,
+        tile_size: str | None = None,
+    ) -> None:
+        """Choose what is listed and how it looks; what is None stays.
+
+        Parameters
+        ----------
+        sort : str, optional
+            One of "highest", "lowest", "uncertain", "random" and "recent".
+        show : str, optional
+            One of "unlabelled", "labelled" and "all".
+        per_page : int, optional
+            Tiles a page: 24, 48 or 96.
+        tile_size : str, optional
+            One of "small", "medium" and "large".
+
+        Raises
+        ------
+        StateError
+            When a value is none of those.
+        """
+        with self.desk.lock:
+            sort = _one_of("order", sort, SORTS, self.sort)
+            show = _one_of("filter", show, SHOWS, self.show)
+            tile_size = _one_of("tile size", tile_size, tuple(TILE_SIZES), self.tile_size)
+            per_page = _one_of("number of tiles", per_page, PAGE_SIZES, self.per_page)
+            if sort == "recent" != self.sort and show == "unlabelled":
+                show = "labelled"  # what is unlabelled was never labelled recently
+            elif show == "unlabelled" != self.show and sort == "recent":
+                sort = "highest"
+            is_new_list = (sort, show) != (self.sort, self.show)
+            first = self._number * self.per_page
+            with self.hold_sync():
+                self.sort, self.show, self.per_page, self.tile_size = sort, show, per_page, tile_size
+                self.tile_px = TILE_SIZES[tile_size][0]
+                if is_new_list:
+                    self._query()
+                else:
+                    self._number = first // per_page
+                    self._show_page()
+
+    def label(self, image_id: str, label: str | None) -> None:
+        """Keep a label of an image on disk, then show it."""
+        with self.desk.lock:
+            self.session.label({image_id: label}, reason=f"gallery, {self.sort}")
+            self._show_labels()
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Note new scores and show new labels, without moving a tile."""
+        with self.desk.lock:
+            for event in events:
+                if isinstance(event, ScoresChanged):
+                    self.stale = f"New scores (cycle {event.cycle})"
+                elif isinstance(event, LabelsChanged) and self.page:
+                    self._show_labels()
+
+    def show_all(self) -> None:
+        """Show the labels as they are now, and say so if there are new scores."""
+        with self.desk.lock:
+            self._show_labels()
+            if self.session.scores_cycle not in (None, self._cycle):
+                self.stale = f"New scores (cycle {self.session.scores_cycle})"
+
+    def forget_images(self) -> None:
+        """Free the thumbnails; they are made again when they are looked at."""
+        self._loader.forget()
+
+    def close(self) -> None:
+        """End the loader's threads and take the gallery off the screen."""
+        loader = getattr(self, "_loader", None)
+        if loader is not None:
+            loader.close()
+        super().close()
+
+    # What the browser asks for.
+
+    @handler("Labelling")
+    def vue_do_label(self, data: dict[str, Any]) -> None:
+        """Label one tile; the browser gets word whether the label is on disk."""
+        is_kept = False
+        try:
+            image_ids = self._pages.get(data.get("serial", -1))
+            if image_ids is None:
+                raise StateError("The page was left too long ago: turn back to it and label again.")
+            if data.get("label") not in _LABELS:
+                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
+            self.label(image_ids[int(data["index"])], _LABELS[data["label"]])
+            is_kept = True
+        finally:
+            self.send({"method": "settled", "args": [data.get("token"), is_kept]})
+
+    @handler("Turning the page")
+    def vue_do_turn(self, data: dict[str, Any]) -> None:
+        """Show another page."""
+        self.turn(int(data["number"]))
+
+    @handler("Changing the list")
+    def vue_do_choose(self, data: dict[str, Any]) -> None:
+        """Choose the order, the filter or the size."""
+        self.choose(**{k: data[k] for k in ("sort", "show", "per_page", "tile_size") if k in data})
+
+    @handler("Refreshing the list")
+    def vue_do_refresh(self, _data: dict[str, Any]) -> None:
+        """Make the list anew."""
+        self.refresh()
+
+    @handler("Loading the images")
+    def vue_want_images(self, _data: dict[str, Any]) -> None:
+        """Send the images of the page to a browser that has just drawn the gallery."""
+        self._send_images()
+
+    # How a page is made; the lock is held.
+
+    def _n_pages(self) -> int:
+        return max(1, -(-len(self._order) // self.per_page))
+
+    def _query(self) -> None:
+        session = self.session
+        is_scored = session.scores_cycle is not None
+        sort = self.sort if is_scored or self.sort == "recent" else "random"
+        self._order = session.ranking(sort, show=self.show, seed=self._seed)
+        self._scores, self._cycle = session.scores, session.scores_cycle
+        self._number = 0
+        with self.hold_sync():
+            self.stale = ""
+            self.note = "" if sort == self.sort else "random order: no scores yet"
+            self._show_page()
+
+    def _show_page(self) -> None:
+        first = self._number * self.per_page
+        ids = self.session.source.ids
+        indices = [int(i) for i in self._order[first : first + self.per_page]]
+        image_ids = tuple(ids[i] for i in indices)
+        serial = next(self._serials)
+        self._pages[serial] = image_ids
+        while len(self._pages) > _PAGES_REMEMBERED:
+            self._pages.popitem(last=False)
+        problems = self.session.problems
+        tiles = [
+            {
+                "id": image_id,
+                "score": _score_text(self._scores[index]) if index < len(self._scores) else "",
+                "problem": problems.get(image_id, ""),
+            }
+            for image_id, index in zip(image_ids, indices, strict=True)
+        ]
+        with self.hold_sync():
+            self.page = {
+                "serial": serial,
+                "number": self._number,
+                "n_pages": self._n_pages(),
+                "first": first,
+                "total": len(self._order),
+                "tiles": tiles,
+            }
+            self._show_labels()
+        self._send_images()
+
+    def _show_labels(self) -> None:
+        store = self.session.labels
+        kept = [store.get(image_id) for image_id in self.image_ids]
+        marks = ["" if label is None or label.label is None else label.label for label in kept]
+        self.labels = {"serial": self.page["serial"], "marks": marks}
+
+    def _send_images(self) -> None:
+        side = TILE_SIZES[self.tile_size][1]
+        serial = self.page["serial"]
+        found = self._loader.show(serial, self.image_ids, side)
+        if found:
+            self._deliver(serial, found)
+        following = (self._number + 1) * self.per_page
+        ids = self.session.source.ids
+        ahead = self._order[following : following + self.per_page]
+        self._loader.fetch_ahead([ids[int(i)] for i in ahead], side)
+
+    def _deliver(self, serial: int, thumbnails: list[tuple[int, Thumbnail]]) -> None:
+        with self.desk.lock:
+            images = [[position, t.url, t.problem] for position, t in thumbnails]
+            self.send({"method": "images", "args": [serial, images]})
+
+
+def _score_text(score: float) -> str:
+    """Three digits, and never 1.000 for what is not 1."""
+    if np.isnan(score):
+        return ""
+    return f"{min(float(score), 0.999) if score < 1 else 1.0:.3f}"
+
+
+def _one_of(what: str, value: Any, allowed: tuple[Any, ...], default: Any) -> Any:
+    if value is None:
+        return default
+    if value not in allowed:
+        raise StateError(f"Unknown {what} {value!r}; allowed are {', '.join(map(str, allowed))}.")
+    return value

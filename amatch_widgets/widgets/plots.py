@@ -1,0 +1,220 @@
+"""Live plots: is the training going anywhere, is the ranking any good, what do the scores look like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from traitlets import List, Unicode
+
+from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
+from amatch_widgets.widgets.view import Desk, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from amatch_widgets.learn.metrics import Estimate
+    from amatch_widgets.session import CycleRecord, Session, StepRecord
+
+__all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
+
+_BINS = 40
+
+
+class Plots(View):
+    """Four small charts and the latest AUROC and AUPRC in words.
+
+    Thread safety: all traits are guarded by ``desk.lock``; the charts are computed outside it.
+
+    Parameters
+    ----------
+    session : Session
+        Whose history is drawn.
+    desk : Desk, optional
+        Shared with the other parts of the same dashboard.
+    """
+
+    template_file = (__file__, "plots.vue")
+
+    headline: Any = List().tag(sync=True)
+    charts: Any = List().tag(sync=True)
+    box = Unicode(f"0 0 {WIDTH} {HEIGHT}").tag(sync=True)
+
+    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+        super().__init__(session, desk)
+        self.show_all()
+
+    def show_all(self) -> None:
+        """Draw the session's history, metrics and scores as they are now."""
+        session = self.session
+        history = session.history
+        steps = list(history.steps)
+        charts = [
+            metrics_chart(list(history.cycles)),
+            loss_chart(steps),
+            share_chart(steps, session.config.threshold),
+            score_chart(session.scores, session.scores_cycle),
+        ]
+        metrics = session.metrics
+        headline = [
+            {"name": "AUROC", **_in_short(metrics.auroc)},
+            {"name": "AUPRC", **_in_short(metrics.auprc)},
+        ]
+        if not headline[0]["value"] and headline[0]["interval"] == headline[1]["interval"]:
+            headline = [headline[0] | {"name": "AUROC and AUPRC"}]  # the same reason need not be read twice
+        with self.desk.lock, self.hold_sync():
+            self.headline = headline
+            self.charts = charts
+
+
+def loss_chart(steps: Sequence[StepRecord]) -> dict[str, Any]:
+    """Draw the losses of each step.
+
+    Parameters
+    ----------
+    steps : sequence of StepRecord
+        In order.
+
+    Returns
+    -------
+    dict
+        What the template draws.
+    """
+    chart = _empty("losses", "Loss", "step")
+    if not steps:
+        return chart | {"note": "no training yet"}
+    xs = [float(s.step) for s in steps]
+    series = {
+        "total": [s.loss for s in steps],
+        "supervised": [s.supervised for s in steps],
+        "unsupervised": [s.unsupervised for s in steps],
+    }
+    finite = [v for values in series.values() for v in values if np.isfinite(v)]
+    x, y = Axis.x(xs[0], xs[-1]), Axis.y(0, max(finite, default=1.0) * 1.05)
+    chart["lines"] = [
+        {"look": f"l{k}", "name": name, "points": curve(x, y, xs, values)}
+        for k, (name, values) in enumerate(series.items())
+    ]
+    return chart | {"x_ticks": x.ticks(5, whole=True), "y_ticks": y.ticks(3)}
+
+
+def share_chart(steps: Sequence[StepRecord], threshold: float) -> dict[str, Any]:
+    """Draw which share of the unlabelled images gets a pseudo-label.
+
+    Parameters
+    ----------
+    steps : sequence of StepRecord
+        In order.
+    threshold : float
+        Confidence from which a prediction serves as a pseudo-label, 0 to 1.
+
+    Returns
+    -------
+    dict
+        What the template draws.
+    """
+    chart = _empty("share", f"Pseudo-labels above {threshold:g}", "step")
+    if not steps:
+        return chart | {"note": "no training yet"}
+    xs = [float(s.step) for s in steps]
+    x, y = Axis.x(xs[0], xs[-1]), Axis.y(0, 1)
+    chart["lines"] = [
+        {
+            "look": "l0",
+            "name": "",
+            "points": curve(x, y, xs, [s.share_above for s in steps]),
+        }
+    ]
+    last = steps[-1]
+    chart["value"] = f"last step {last.n_anomaly:.3g} ◆ {last.n_normal:.3g} ●"
+    return chart | {"x_ticks": x.ticks(5, whole=True), "y_ticks": y.ticks(2, percent=True)}
+
+
+def metrics_chart(cycles: Sequence[CycleRecord]) -> dict[str, Any]:
+    """Draw AUROC and AUPRC of each cycle with their 95 % intervals.
+
+    Parameters
+    ----------
+    cycles : sequence of CycleRecord
+        In order.
+
+    Returns
+    -------
+    dict
+        What the template draws; only cycles with enough held-out labels have points.
+    """
+    chart = _empty("metrics", "Held-out labels, 95 % intervals", "cycle")
+    if not cycles:
+        return chart | {"note": "no cycle has ended yet"}
+    x, y = Axis.x(0.5, max(cycles[-1].cycle, 2) + 0.5), Axis.y(0, 1)
+    for k, (name, pick) in enumerate((("AUROC", "auroc"), ("AUPRC", "auprc"))):
+        told = [(c.cycle, getattr(c.metrics, pick)) for c in cycles]
+        told = [(cycle, e) for cycle, e in told if e.value is not None]
+        if not told:
+            continue
+        # Side by side, so that the two intervals of a cycle do not cover each other.
+        xs = [cycle + (k - 0.5) * 0.06 for cycle, _ in told]
+        points = curve(x, y, xs, [e.value for _, e in told])
+        chart["lines"].append({"look": f"m{k}", "name": name, "points": points})
+        chart["intervals"] += [
+            {"look": f"m{k}", "x": x(at), "y": y(e.value), "low": y(e.low), "high": y(e.high)}
+            for at, (_, e) in zip(xs, told, strict=True)
+        ]
+    if not chart["lines"]:
+        return chart | {"note": repr(cycles[-1].metrics.auroc)}
+    return chart | {"x_ticks": x.ticks(6, whole=True), "y_ticks": y.ticks(4)}
+
+
+def score_chart(scores: NDArray[np.float32], cycle: int | None) -> dict[str, Any]:
+    """Draw how the scores are distributed.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+        Between 0 and 1; NaN where there is none.
+    cycle : int or None
+        Whose model made them.
+
+    Returns
+    -------
+    dict
+        What the template draws. The counts are on a logarithmic axis: the few high scores are
+        what one looks for, beside very many low ones.
+    """
+    chart = _empty("scores", "Scores of all images", "anomaly score")
+    known = scores[np.isfinite(scores)]
+    if cycle is None or not known.size:
+        return chart | {"note": "nothing is scored yet"}
+    counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
+    top = int(np.ceil(np.log10(max(counts.max(), 10))))
+    # Half a decade below one image, so that a bin of one is seen.
+    x, y = Axis.x(0, 1), Axis.y(-0.5, top)
+    floor = y(-0.5)
+    for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
+        if count:
+            height = y(float(np.log10(count)))
+            chart["bars"].append(
+                [x(left), height, round(x(right) - x(left) - 0.8, 1), round(floor - height, 1)]
+            )
+    step = 1 if top <= 4 else 2  # noqa: PLR2004 (more decades than that have no room for a text each)
+    chart["y_ticks"] = [[y(d), f"{10**d:,}" if d < 4 else f"1e{d}"] for d in range(0, top + 1, step)]  # noqa: PLR2004 (1,000 still fits)
+    chart["value"] = f"images, cycle {cycle}"
+    return chart | {"x_ticks": x.ticks(5)}
+
+
+def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
+    lists: dict[str, Any] = {k: [] for k in ("lines", "intervals", "bars", "x_ticks", "y_ticks")}
+    return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", **lists}
+
+
+def _in_short(estimate: Estimate) -> dict[str, str]:
+    """Give the number large, its interval beside it, and the whole of it to hover over."""
+    if estimate.value is None:
+        return {"value": "", "interval": repr(estimate), "whole": repr(estimate)}
+    return {
+        "value": f"{estimate.value:.3f}",
+        "interval": f"[{estimate.low:.3f}, {estimate.high:.3f}]",
+        "whole": repr(estimate),
+    }
