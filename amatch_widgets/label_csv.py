@@ -127,7 +127,7 @@ def read_label_csv(path: str | os.PathLike[str], ids: Collection[str]) -> LabelI
     if wrong:
         raise LabelError(
             f"{name!r} holds labels that are not known: {_some(wrong, '; ')}. "
-            "Allowed are 'anomaly', 'normal' and 'removed' (no label). (The row of column names is row 1.)"
+            "Allowed are 'anomaly', 'normal' and 'removed' (no label). The first row of the file is row 1."
         )
     if (unknown or ambiguous) and not labels:
         raise _nothing_fits(name, [*unknown, *ambiguous], ids)
@@ -216,48 +216,46 @@ def _read_text(name: str) -> str:
         data = Path(name).read_bytes()
     except OSError as error:
         raise LabelError(f"The label table {name!r} cannot be read: {error.strerror or error}.") from error
-    if not data.strip():
-        raise LabelError(
-            f"The label table {name!r} is empty. It needs the columns id,label and one row per image."
-        )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"  # what some spreadsheets call "Unicode text"
     elif b"\0" in data:
         raise LabelError(f"{name!r} is not a text file. Save the label table as CSV (UTF-8).")
     else:
-        encoding = "utf-8-sig"
+        encoding = "utf-8"
     try:
-        return data.decode(encoding)
+        # surrogatepass: names of files that are not UTF-8, as `write_label_csv` writes them
+        text = data.decode(encoding, "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        try:
-            return data.decode("utf-8", "surrogatepass")  # odd file names, as `write_label_csv` writes them
-        except UnicodeDecodeError:
-            raise LabelError(
-                f"{name!r} is not UTF-8 text: byte 0x{data[error.start]:02x} in line {row}. "
-                "Save the label table as CSV (UTF-8)."
-            ) from error
+        line = data[: error.start].count(b"\n") + 1
+        raise LabelError(
+            f"{name!r} is not {encoding.upper()} text: byte 0x{data[error.start]:02x} in line {line}. "
+            "Save the label table as CSV (UTF-8)."
+        ) from error
+    if not text.strip():
+        raise LabelError(
+            f"The label table {name!r} is empty. It needs the columns id,label and one row per image."
+        )
+    return text
 
 
 def _parse(name: str, text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Return the column names, and the rows with their numbers, all as wide as the header."""
-    first = text.splitlines()[0] if text.strip() else ""
+    first = text.lstrip().partition("\n")[0]
     separator = max(_SEPARATORS, key=first.count)  # of equals the comma, which comes first
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        table = list(reader)
+        table = list(enumerate(reader, start=1))
     except csv.Error as error:
         raise LabelError(
             f"{name!r} cannot be read as a table near line {reader.line_num}: {error}."
         ) from error
-    header = [column.strip() for column in table[0]]
-    return header, _rows(name, len(header), table)
+    filled = [(number, row) for number, row in table if any(cell.strip() for cell in row)]
+    header = [column.strip() for column in filled[0][1]]
+    return header, _rows(name, len(header), filled[1:])
 
 
-def _rows(name: str, width: int, table: list[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    for number, row in enumerate(table[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
+def _rows(name: str, width: int, table: list[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    for number, row in table:
         if any(cell.strip() for cell in row[width:]):
             raise LabelError(
                 f"Row {number} of {name!r} has {len(row)} cells, but there are {width} columns. "

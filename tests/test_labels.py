@@ -281,7 +281,7 @@ def test_a_missing_journal_is_an_empty_one_and_opening_it_writes_nothing(path):
 _ODD = st.sampled_from(["odd-\udc80", "\ud800", "\u2028", "\n"])
 _IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | _ODD
 _CALLS = st.lists(st.dictionaries(_IDS, st.sampled_from([ANOMALY, NORMAL, None]), max_size=4), max_size=6)
-_quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @_quick
