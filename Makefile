@@ -45,7 +45,7 @@ ifeq ($(HEADLESS),1)
 	AMATCH_HEADLESS=1 $(BIN)/python notebooks/run.py notebooks/quickstart.ipynb --html build/quickstart.html
 else
 	@options=(--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb --port=$(PORT)); \
-	options+=(--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None); \
+	options+=(--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None --log-level=WARN); \
 	if [[ $$(id -u) == 0 ]]; then options+=(--allow-root); fi; \
 	if [[ -z "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" && $$(uname) != Darwin ]]; then \
 		options+=(--no-browser); \

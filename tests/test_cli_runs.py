@@ -1,0 +1,120 @@
+"""The command line doing its real work on small sets of images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import amatch_widgets as am
+from amatch_widgets.cli import main
+
+
+@pytest.fixture(scope="module")
+def cutouts(tmp_path_factory):
+    """Make a folder of 60 small images, and a table with labels of both classes."""
+    root = tmp_path_factory.mktemp("cutouts")
+    sky = am.demo.sky(60, seed=2, size=32, prevalence=0.2)
+    (root / "images").mkdir()
+    for index, image_id in enumerate(sky.ids):
+        Image.fromarray(sky.read(index)).save(root / "images" / f"{image_id}.png")
+    with (root / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "label"])
+        rows.writerows((f"{i}.png", label) for i, label in sky.first_labels(6, 10).items())
+    return root
+
+
+def train(cutouts, run, *options):
+    labels = str(cutouts / "labels.csv")
+    size = ["--size", "32", "--steps", "2"]
+    return ["train", str(cutouts / "images"), "--labels", labels, "--path", str(run), *size, *options]
+
+
+def result_of(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_train_score_and_export_follow_each_other(cutouts, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out.csv"
+    assert main(train(cutouts, run, "--json")) == 0
+    trained = result_of(capsys)
+    assert (trained["step"], trained["scores_cycle"], trained["n_images"]) == (2, 1, 60)
+    assert trained["labels"] == {"anomaly": 6, "normal": 10}
+
+    assert main(["score", str(run), "--json"]) == 0
+    assert result_of(capsys)["step"] == 2
+
+    assert main(["export", str(run), str(out), "--top", "7"]) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["score"]) for row in rows]
+    assert len(rows) == 7
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_training_again_goes_on_where_the_run_was(cutouts, tmp_path, capsys):
+    assert main(train(cutouts, tmp_path / "run", "--json")) == 0
+    assert main(train(cutouts, tmp_path / "run", "--json")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
+
+
+def test_the_demo_prints_what_each_page_brought(tmp_path, capsys):
+    options = ["--images", "1000", "--pages", "2", "--per-page", "12", "--steps", "1"]
+    assert main(["demo", *options, "--path", str(tmp_path / "demo")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["page", "shown", "found", "by", "chance", "found", "so", "far"]
+    assert [line.split()[:2] for line in lines[1:]] == [["1", "12"], ["2", "12"]]
+    assert lines[2].endswith("of 5 in 24 looked at")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["train", "no/such/folder", "--path", "run"], "no/such/folder"),
+        (["score", "no-run"], "no-run"),
+        (["export", "no-run", "out.csv"], "no-run"),
+    ],
+)
+def test_what_is_not_there_is_one_plain_line(arguments, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert word in err
+    assert "unexpected" not in err
+    assert len(err.splitlines()) == 1
+
+
+def test_training_without_labels_says_what_is_needed(cutouts, tmp_path, capsys):
+    assert main(["train", str(cutouts / "images"), "--path", str(tmp_path / "run"), "--size", "32"]) == 1
+    err = capsys.readouterr().err
+    assert "anomaly" in err
+    assert "unexpected" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
+def test_ctrl_c_in_a_real_process_keeps_the_model(cutouts, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "amatch_widgets.cli", *train(cutouts, run, "--steps", "100000")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            said = []
+            for line in process.stderr:  # ends with the process
+                said.append(line)
+                if line.startswith("training: step"):
+                    process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=60)
+        finally:
+            process.kill()
+    assert code == 130, "".join(said)
+    assert "; kept in " in said[-1]
+    stopped_after = int(said[-1].split("after step ")[1].split(";")[0])
+    with am.Session.open(run) as session:
+        assert session.step == stopped_after >= 1
