@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -177,11 +178,31 @@ def _decode_png(file: IO[bytes], head: bytes) -> NDArray[Any]:
     _check_size(*image.size)
     if head[24] != 16:  # noqa: PLR2004 - the bit depth in IHDR, always the first chunk
         return _pillow_pixels(image)
-    import imagecodecs  # noqa: PLC0415 - as above
-
-    # Pillow cuts 16-bit colour down to 8 bits, but keeps 16-bit grey: not to be mixed in one folder.
+    # Pillow keeps 16-bit grey, but cuts 16-bit colour down to 8 bits: not to be mixed in one folder. So the
+    # upper and the lower bytes are decoded one after the other, the latter as if the file were
+    # little-endian. (imagecodecs decodes 16 bits at once, but each damaged file costs it a reference to
+    # None, and after some ten thousands of them Python 3.11 dies.)
+    tiles: Any = image.tile
+    arranged = tiles[0][3]
+    if arranged == "LA;16B":  # four bytes a pixel: read as 8-bit RGBA
+        pairs = _raw_pixels(image, "RGBA").astype(np.uint16)
+        return (pairs[..., ::2] << 8 | pairs[..., 1::2])[..., [0, 0, 0, 1]]
+    upper = np.asarray(image).astype(np.uint16)
+    if arranged == "I;16B":
+        return upper[..., None]
     file.seek(0)
-    return _grey_alpha_to_rgba(plain_pixels(imagecodecs.png_decode(file.read())))
+    return upper << 8 | _raw_pixels(
+        PngImageFile(file), {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}[arranged]
+    )
+
+
+def _raw_pixels(image: ImageFile, arrangement: str) -> NDArray[np.uint8]:
+    """Decode a file that is not loaded yet as if its bytes were arranged in another way."""
+    # Pillow's own plugins do it like this; the tests of 16-bit files watch over it.
+    tiles: Any = image.tile
+    codec, extent, offset, _ = tiles[0]
+    tiles[0] = (codec, extent, offset, arrangement)
+    return np.asarray(image)
 
 
 def _pillow_pixels(image: ImageFile) -> NDArray[Any]:
@@ -197,10 +218,11 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
 
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
+        sizes = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel, *page.chunks)
+        if not all(isinstance(size, int) for size in sizes):  # of a damaged tag, e.g. a tuple of a million
+            raise _UnreadableError("it is damaged: its size is no number")
         _check_size(page.imagewidth, page.imagelength * page.imagedepth, page.samplesperpixel)
-        end = file.seek(0, os.SEEK_END)
-        if any(o + n > end for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)):
-            raise _UnreadableError(f"it is cut off: its pixels should go on after byte {end}, where it ends")
+        _check_segments(page, file.seek(0, os.SEEK_END))
         pixels = page.asarray(maxworkers=1)  # the caller has its own threads
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             return np.moveaxis(page.colormap[:, pixels] >> 8, 0, -1).astype(np.uint8)
@@ -223,6 +245,21 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
             ink = pixels[..., :4].astype(np.float32) / white
             pixels = ((1 - ink[..., :3]) * (1 - ink[..., 3:]) * white + 0.5).astype(pixels.dtype)
     return _grey_alpha_to_rgba(pixels) if alpha else pixels
+
+
+def _check_segments(page: Any, end: int) -> None:
+    """Refuse a TIFF page of which pixels are missing: tifffile would fill the gap with zeros."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if math.prod(page.chunks) > 4 * MAX_PIXELS:
+        raise _UnreadableError("it is damaged: one of its tiles would be larger than any image")
+    is_whole = len(offsets) == len(counts) == math.prod(page.chunked) and all(offsets) and all(counts)
+    if page.compression == 1 and page.bitspersample % 8 == 0:
+        is_whole = is_whole and sum(counts) >= page.nbytes
+    if not is_whole:
+        raise _UnreadableError("it is damaged: parts of its pixels are missing")
+    last = max(offset + count for offset, count in zip(offsets, counts, strict=True))
+    if last > end:
+        raise _UnreadableError(f"it is cut off: its pixels go on to byte {last}, the file ends at byte {end}")
 
 
 def _grey_alpha_to_rgba(pixels: NDArray[Any]) -> NDArray[Any]:

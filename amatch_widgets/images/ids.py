@@ -69,7 +69,7 @@ def check_index(index: int, n: int) -> int:
 
 
 def check_ids(ids: Iterable[str], n: int) -> tuple[str, ...]:
-    """Return `ids` as a tuple of `n` unique strings that UTF-8 can hold; raise SourceError if they are not."""
+    """Return `ids` as a tuple of `n` unique strings; raise SourceError if they are not."""
     given = (ids,) if isinstance(ids, str) else tuple(ids)
     for image_id in given:
         if not isinstance(image_id, str):
@@ -77,7 +77,7 @@ def check_ids(ids: Iterable[str], n: int) -> tuple[str, ...]:
         try:
             image_id.encode()
         except UnicodeEncodeError as exc:
-            raise SourceError(f"The id {image_id!r} is no valid Unicode. Take the surrogates out.") from exc
+            raise SourceError(f"The id {image_id!r} is no valid text. Take the surrogates out.") from exc
     if len(given) != n:
         raise SourceError(f"{len(given)} ids were given for {n} images. Give one id per image.")
     if len(set(given)) != n:

@@ -177,7 +177,7 @@ def _stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
     span = high - low
     # float32 would over- or underflow at the ends of its range.
     kind = np.float32 if 1e-30 < span < 1e30 else np.float64  # noqa: PLR2004 - far from both ends
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         if span > 0:
             scaled = (np.clip(image.astype(kind), low, high) - kind(low)) * kind(255 / span)
         else:
@@ -188,14 +188,19 @@ def _stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _limits(image: NDArray[Any]) -> tuple[float, float]:
-    if image.dtype == np.uint16:  # all pixels are finite: a histogram is exact and needs one pass
-        rank = np.bincount(image.ravel(), minlength=2).cumsum()
-        low, high = np.searchsorted(rank, np.array([BLACK_PERCENTILE, WHITE_PERCENTILE]) / 100 * rank[-1])
-        return float(low), float(high)
-    finite = image[np.isfinite(image)]
-    if not finite.size:
-        raise ValueError("no pixel is finite: all are NaN or infinite")
-    low, high = np.percentile(finite.astype(np.float64), (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    """Return the values of nearest rank at the black and the white percentile of the finite pixels."""
+    values = image.ravel()
+    if image.dtype.kind == "f":
+        finite = np.isfinite(values)
+        values = values if finite.all() else values[finite]
+        if not values.size:
+            raise ValueError("no pixel is finite: all are NaN or infinite")
+    percentiles = np.array([BLACK_PERCENTILE, WHITE_PERCENTILE])
+    ranks = np.maximum(np.ceil(percentiles / 100 * values.size).astype(int) - 1, 0)
+    if image.dtype == np.uint16:  # a histogram is one pass, three times as fast as finding the ranks
+        low, high = np.searchsorted(np.bincount(values).cumsum(), ranks, side="right")
+    else:
+        low, high = np.partition(values, ranks)[ranks]
     return float(low), float(high)
 
 
