@@ -1,0 +1,142 @@
+"""Checkpoints: everything a training needs to go on, in one ``.safetensors`` file.
+
+Tensors are named ``model.*``, ``average.*`` and ``momentum.<number>``; the rest is JSON in the
+file's metadata. Nothing is pickled. There is no random state to keep: every draw of a training
+is a function of its seed and step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from amatch_widgets.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .trainer import Trainer
+
+__all__ = ["load_checkpoint", "read_details", "save_checkpoint"]
+
+_FORMAT = 1
+
+
+def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> None:
+    """Write a checkpoint under a temporary name, then give it its own.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder exists.
+    trainer : Trainer
+    details : dict
+        JSON-able; comes back from `read_details` with "step", "cycle", "backbone" and
+        "channels" added.
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be written; an older file of that name is then untouched.
+    """
+    tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in trainer.average.state_dict().items()}
+    tensors |= {f"momentum.{number}": value for number, value in _momentum(trainer).items()}
+    record = {
+        **details,
+        "format": _FORMAT,
+        "step": trainer.step,
+        "cycle": trainer.cycle,
+        "backbone": trainer.config.backbone,
+        "channels": trainer.channels,
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # contiguous: safetensors refuses channels_last
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            temporary,
+            metadata={"amatch": json.dumps(record)},
+        )
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise WorkspaceError(
+            f"The model cannot be saved to {str(path)!r}: {getattr(error, 'strerror', None) or error}. "
+            "It is still in memory, and the labels are safe. Free some space, then train or score again."
+        ) from error
+
+
+def read_details(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote beside the tensors.
+
+    Raises
+    ------
+    WorkspaceError
+        If the file is missing, damaged or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            details: dict[str, Any] = json.loads((file.metadata() or {})["amatch"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if details.get("format") != _FORMAT:
+        raise _damaged(path, f"its format is {details.get('format')!r}, this version reads {_FORMAT}")
+    return details
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Put the weights, their average, the optimiser and the counts of a checkpoint into `trainer`.
+
+    Raises
+    ------
+    WorkspaceError
+        If the file is damaged or of another backbone.
+    """
+    details = read_details(path)
+    if (details["backbone"], details["channels"]) != (trainer.config.backbone, trainer.channels):
+        raise _damaged(
+            path,
+            f"it holds {details['backbone']!r} for {details['channels']} channels instead of "
+            f"{trainer.config.backbone!r} for {trainer.channels}",
+        )
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "momentum": {}}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                part, _, rest = name.partition(".")
+                parts[part][rest] = file.get_tensor(name)
+        trainer.model.load_state_dict(parts["model"])
+        trainer.average.load_state_dict(parts["average"])
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    parameters = _parameters(trainer)
+    for number, value in parts["momentum"].items():
+        parameter = parameters[int(number)]
+        trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
+    trainer.step, trainer.cycle = details["step"], details["cycle"]
+
+
+def _parameters(trainer: Trainer) -> list[Tensor]:
+    return [p for group in trainer.optimiser.param_groups for p in group["params"]]
+
+
+def _momentum(trainer: Trainer) -> dict[int, Tensor]:
+    state = trainer.optimiser.state
+    found = ((i, state[p].get("momentum_buffer")) for i, p in enumerate(_parameters(trainer)) if p in state)
+    return {i: value for i, value in found if value is not None}
+
+
+def _damaged(path: Path, why: object) -> WorkspaceError:
+    return WorkspaceError(
+        f"The checkpoint {str(path)!r} cannot be used: {why}. Move it away to go on from an older one "
+        "or from the start; the labels are safe."
+    )

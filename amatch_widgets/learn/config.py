@@ -1,0 +1,134 @@
+"""The options of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from amatch_widgets.errors import ConfigError
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a session trains. The defaults need no choice by the user.
+
+    Attributes
+    ----------
+    steps : int, >= 1
+        Training steps of a cycle.
+    batch : int, >= 2
+        Labelled images a step; both classes get the same share.
+    unlabelled_ratio : int, >= 0
+        Unlabelled images a step, as a multiple of `batch`. 0 trains on the labels alone.
+    learning_rate : float, > 0
+        With the defaults of `gradient_clip` and `freeze_norm`. FixMatch's usual 0.0075 with
+        neither lets pretrained networks collapse on cutouts of the sky (benchmarks/RESULTS.md).
+    gradient_clip : float, > 0
+        Largest norm of the gradient of a step; longer ones are scaled down to it.
+    freeze_norm : bool
+        Keep the statistics of BatchNorm as they were pretrained.
+    restart : bool
+        Begin each cycle from the pretrained weights, with all labels there are by then, instead
+        of going on from the last one.
+    momentum : float, in [0, 1)
+        Of SGD with Nesterov momentum.
+    weight_decay : float, >= 0
+        Not applied to norms and biases.
+    threshold : float, in (0.5, 1]
+        Confidence threshold that a pseudo-label has to reach.
+    unlabelled_weight : float, >= 0
+        Weight of the unlabelled part of the loss (FixMatch's lambda).
+    ema : float, in [0, 1)
+        Decay of the moving average of the weights; the averaged model scores.
+    dihedral : bool
+        The images have no up: use all 8 flips and quarter turns. Set it to False for
+        photographs.
+    backbone : str
+        Any name in ``timm.list_models()``.
+    weights : str or None
+        A file of pretrained weights, "random", or None for the default ones.
+    test_share : float, in [0, 0.5]
+        Share of the labels that is held out for the metrics.
+    checkpoint_every : int, >= 1
+        Steps between two checkpoints; one is always made at the end and at a stop.
+    score_batch : int, >= 1
+        Images scored at once.
+    memory_mb : int, >= 16
+        Memory for decoded images, so that they are read and decoded once.
+    seed : int, >= 0
+        Same seed, labels and machine: same scores (on a CPU).
+    device : str
+        "auto" (the GPU where there is one), or a name PyTorch knows: "cpu", "cuda:1", "mps".
+    """
+
+    steps: int = 100
+    batch: int = 16
+    unlabelled_ratio: int = 5
+    learning_rate: float = 0.003
+    gradient_clip: float = 1.0
+    freeze_norm: bool = True
+    restart: bool = False
+    momentum: float = 0.9
+    weight_decay: float = 7.5e-4
+    threshold: float = 0.95
+    unlabelled_weight: float = 1.0
+    ema: float = 0.99
+    dihedral: bool = True
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str | None = None
+    test_share: float = 0.25
+    checkpoint_every: int = 50
+    score_batch: int = 256
+    memory_mb: int = 512
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        infinite = math.inf
+        for name, low, high, is_open in (
+            ("steps", 1, infinite, False),
+            ("batch", 2, infinite, False),
+            ("unlabelled_ratio", 0, infinite, False),
+            ("learning_rate", 0, infinite, True),
+            ("gradient_clip", 0, infinite, True),
+            ("momentum", 0, 1, False),
+            ("weight_decay", 0, infinite, False),
+            ("threshold", 0.5, 1, True),
+            ("unlabelled_weight", 0, infinite, False),
+            ("ema", 0, 1, False),
+            ("test_share", 0, 0.5, False),
+            ("checkpoint_every", 1, infinite, False),
+            ("score_batch", 1, infinite, False),
+            ("memory_mb", 16, infinite, False),
+            ("seed", 0, infinite, False),
+        ):
+            self._check(name, low, high, is_open=is_open)
+
+    def _check(self, name: str, low: float, high: float, *, is_open: bool) -> None:
+        value = getattr(self, name)
+        wants_int = self.__dataclass_fields__[name].type == "int"
+        is_number = isinstance(value, int if wants_int else (int, float)) and not isinstance(value, bool)
+        if is_number and low <= value <= high and not (is_open and value == low):
+            return
+        bound = f"{'above' if is_open else 'at least'} {low}" + (
+            "" if high == math.inf else f" and at most {high}"
+        )
+        kind = "a whole number" if wants_int else "a number"
+        raise ConfigError(f"TrainConfig({name}={value!r}): allowed is {kind} {bound}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as a JSON-able dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> TrainConfig:
+        """Rebuild what `to_dict` gave; options of a newer version are an error that names them."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(f"Unknown training options {unknown}. Allowed are {sorted(known)}.")
+        return cls(**options)

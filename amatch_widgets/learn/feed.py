@@ -1,0 +1,158 @@
+"""What each training step sees: a class-balanced labelled batch and unlabelled images.
+
+Every draw is a function of (seed, step), so that a training resumed from a checkpoint goes on
+as if it had never stopped, with no random state to keep.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from amatch_widgets.errors import TooFewLabelsError
+from amatch_widgets.labels import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from amatch_widgets.images.pixels import PixelPool
+
+__all__ = ["Feed", "LabelledImages", "StepImages"]
+
+_LABELLED_STREAM, _UNLABELLED_STREAM = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImages:
+    """All training labels at one moment.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (N, S, S, C)
+    classes : ndarray of int64, shape (N,)
+        1 = anomaly, 0 = normal.
+    indices : ndarray of int64, shape (N,)
+        Positions in the source.
+    """
+
+    images: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepImages:
+    """The images of one step, uint8, shape (N, S, S, C), and the classes of the labelled ones."""
+
+    labelled: npt.NDArray[np.uint8]
+    classes: npt.NDArray[np.int64]
+    unlabelled: npt.NDArray[np.uint8]
+
+
+class Feed:
+    """Draw the images of each step.
+
+    Parameters
+    ----------
+    pool : PixelPool
+    n_images : int
+        Images in the source.
+    labels : callable
+        Returns (version, {index: class}) of the training labels now. It is asked at every step,
+        so that new labels enter a running training.
+    batch, n_unlabelled : int
+        Images a step.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        pool: PixelPool,
+        n_images: int,
+        labels: Callable[[], tuple[int, Mapping[int, int]]],
+        *,
+        batch: int,
+        n_unlabelled: int,
+        seed: int,
+    ) -> None:
+        self._pool, self._n_images, self._labels = pool, n_images, labels
+        self._batch, self._n_unlabelled, self._seed = batch, n_unlabelled, seed
+        self._version: int | None = None
+        self._known: Mapping[int, int] = {}
+        self._current: LabelledImages | None = None
+
+    def labelled(self) -> LabelledImages:
+        """Return the training labels with their images, read again only if they changed.
+
+        Raises
+        ------
+        TooFewLabelsError
+            If a class has no readable image; the message says what is still needed.
+        """
+        version, known = self._labels()
+        if self._current is None or version != self._version:
+            images, indices = self._pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
+            classes = np.array([known[int(i)] for i in indices], np.int64)
+            _check_both_classes(classes)
+            self._current, self._version, self._known = (
+                LabelledImages(images, classes, indices),
+                version,
+                known,
+            )
+        return self._current
+
+    def steps(self, first: int) -> Iterator[StepImages]:
+        """Yield the images of step `first`, `first` + 1 and so on, the next ones read ahead."""
+        with ThreadPoolExecutor(1, thread_name_prefix="amatch-feed") as reader:
+            step = first
+            self.labelled()
+            ahead = reader.submit(self._unlabelled, step)
+            while True:
+                unlabelled = ahead.result()
+                step += 1
+                ahead = reader.submit(self._unlabelled, step)
+                yield self._with_labelled(step - 1, unlabelled)
+
+    def _with_labelled(self, step: int, unlabelled: npt.NDArray[np.uint8]) -> StepImages:
+        labelled = self.labelled()
+        rng = np.random.default_rng([self._seed, step, _LABELLED_STREAM])
+        n_anomalies = self._batch // 2
+        chosen = np.concatenate(
+            [
+                _spread(np.flatnonzero(labelled.classes == index), n, rng)
+                for index, n in ((1, n_anomalies), (0, self._batch - n_anomalies))
+            ]
+        )
+        return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled)
+
+    def _unlabelled(self, step: int) -> npt.NDArray[np.uint8]:
+        """Read images that are not in the training labels, drawn with replacement over the steps."""
+        rng = np.random.default_rng([self._seed, step, _UNLABELLED_STREAM])
+        wanted = min(self._n_unlabelled, self._n_images)
+        drawn = rng.choice(self._n_images, wanted, replace=False, shuffle=False) if wanted else np.empty(0)
+        known = self._known
+        free = np.array([i for i in drawn if int(i) not in known], np.int64)
+        images, _ = self._pool.batch(free)
+        return images
+
+
+def _spread(positions: npt.NDArray[np.int64], n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw `n` of `positions`, each as often as any other (to within one)."""
+    rounds = -(-n // len(positions))
+    return np.concatenate([rng.permutation(positions) for _ in range(rounds)])[:n]
+
+
+def _check_both_classes(classes: npt.NDArray[np.int64]) -> None:
+    counts = {name: int((classes == index).sum()) for index, name in enumerate(CLASSES)}
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        found = " and ".join(f"{count} {name}" for name, count in counts.items())
+        raise TooFewLabelsError(
+            f"Training needs at least 1 readable image of each class to learn from; found {found}. "
+            f"Label at least one image as {' and one as '.join(missing)} "
+            "(5 anomalies and 20 normal ones are a good start), then train again."
+        )
