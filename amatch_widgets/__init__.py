@@ -1,3 +1,47 @@
-"""Find the few rare objects in a very large set of images, from a handful of labels."""
+"""Find the few rare objects in a very large set of images, from a handful of labels.
+
+::
+
+    import amatch_widgets as am
+
+    source = am.open_source("cutouts/")
+    session = am.Session(source, labels="labels.csv", path="runs/mergers")
+    session          # last line of a cell: the dashboard
+
+Everything is imported at first use, so that this import is quick and a script without a
+notebook never loads the widgets.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amatch_widgets import demo, errors, events
+    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.source import ImageSource, open_source
+    from amatch_widgets.learn.config import TrainConfig
+    from amatch_widgets.session import Session
+
+__all__ = ["ImageSource", "Preprocess", "Session", "TrainConfig", "demo", "errors", "events", "open_source"]
+
+_HOMES = {
+    "ImageSource": "amatch_widgets.images.source",
+    "Preprocess": "amatch_widgets.images.preprocess",
+    "Session": "amatch_widgets.session",
+    "TrainConfig": "amatch_widgets.learn.config",
+    "open_source": "amatch_widgets.images.source",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"amatch_widgets.{name}")
+    raise AttributeError(f"module 'amatch_widgets' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,205 @@
+"""The jobs of a session: train a cycle, score the source. All of it runs on the worker's thread."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amatch_widgets.errors import NotTrainedError, SourceError
+from amatch_widgets.events import CycleDone, Event, Message, ScoresChanged, ScoringProgress, StepDone
+from amatch_widgets.history import CycleRecord, History, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping
+
+    import numpy.typing as npt
+
+    from amatch_widgets.images.pixels import PixelPool
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.learn.config import TrainConfig
+    from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.learn.trainer import Trainer
+    from amatch_widgets.score.store import ScoreStore
+    from amatch_widgets.workspace import Workspace
+
+__all__ = ["Engine"]
+
+_SMOOTHING = 0.9  # of the rate shown while training
+
+
+class Engine:
+    """What the worker runs for a session.
+
+    The model is built, or read from the last checkpoint, by the first job: making or opening a
+    session stays quick and needs no torch.
+
+    Parameters
+    ----------
+    source : ImageSource
+    pool : PixelPool
+    config : TrainConfig
+    workspace : Workspace
+        Keeps the checkpoints.
+    scores : ScoreStore
+    history : History
+    training_labels : callable
+        Returns (version, {index: class}) of the labels to learn from.
+    counts : callable
+        Returns the number of labels of each class.
+    use_scores : callable
+        Takes (cycle, scores) when all images are scored; returns the metrics they give.
+
+    Attributes
+    ----------
+    cycle, step : int
+        Begun and done so far, over the whole session.
+
+    Notes
+    -----
+    Thread safety: the generators run on the worker's thread and alone change the attributes.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: ImageSource,
+        pool: PixelPool,
+        config: TrainConfig,
+        workspace: Workspace,
+        scores: ScoreStore,
+        history: History,
+        training_labels: Callable[[], tuple[int, Mapping[int, int]]],
+        counts: Callable[[], Mapping[str, int]],
+        use_scores: Callable[[int, npt.NDArray[np.float32]], Metrics],
+    ) -> None:
+        self._config = config
+        self._source, self._pool, self._workspace = source, pool, workspace
+        self._scores, self._history = scores, history
+        self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
+        self._trainer: Trainer | None = None
+        self.cycle, self.step = workspace.last_step()
+        self._saved_step = self.step
+
+    def train(self, steps: int) -> Iterator[Event]:
+        """Train a cycle, then score all images and evaluate; closed before its end, it keeps the model."""
+        from amatch_widgets.learn.feed import Feed  # noqa: PLC0415 (imports torch)
+
+        trainer = self._ready_trainer()
+        feed = Feed(
+            self._pool,
+            len(self._source),
+            self._training_labels,
+            batch=self._config.batch,
+            n_unlabelled=self._config.batch * self._config.unlabelled_ratio,
+            seed=self._config.seed,
+        )
+        started, seconds = time.perf_counter(), 0.0
+        try:
+            for done, record in enumerate(trainer.steps(steps, feed), start=1):
+                self.cycle, self.step = record.cycle, record.step
+                self._history.add_step(record)
+                seconds = (
+                    seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING) if done > 1 else record.seconds
+                )
+                yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                if record.step % self._config.checkpoint_every == 0:
+                    self._save(trainer)
+        except GeneratorExit:  # stop() or close()
+            self._save(trainer)
+            raise
+        except Exception:
+            self._trainer = None  # the next job goes on from the last checkpoint
+            self.cycle, self.step = self._workspace.last_step()
+            raise
+        self._save(trainer)
+        train_s, started = time.perf_counter() - started, time.perf_counter()
+        metrics = yield from self._score(trainer)
+        counts = self._counts()
+        self._history.add_cycle(
+            CycleRecord(
+                cycle=trainer.cycle,
+                step=trainer.step,
+                metrics=metrics,
+                n_anomalies=counts["anomaly"],
+                n_normals=counts["normal"],
+                train_s=train_s,
+                score_s=time.perf_counter() - started,
+                time=utc_now(),
+            )
+        )
+        yield CycleDone(trainer.cycle)
+
+    def score(self) -> Iterator[Event]:
+        """Score all images with the model that is there.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is none.
+        """
+        if self._trainer is None and not self._workspace.checkpoints():
+            raise NotTrainedError("There is no model yet. Train first: session.train().")
+        yield from self._score(self._ready_trainer())
+
+    def _score(self, trainer: Trainer) -> Generator[Event, None, Metrics]:
+        from amatch_widgets.score.scorer import score_batches  # noqa: PLC0415 (imports torch)
+
+        n, cycle, ids = len(self._source), trainer.cycle, self._source.ids
+        writer = self._scores.writer(cycle, n_images=n, model=f"step={trainer.step:08d}")
+        scores = np.full(n, np.nan, np.float32)
+        started, n_scored, is_whole = time.perf_counter(), 0, False
+        try:
+            for indices, values in score_batches(
+                trainer.average, self._pool, batch_size=self._config.score_batch
+            ):
+                writer.add(indices, [ids[i] for i in indices], values)
+                scores[indices] = values
+                n_scored += len(indices)
+                done = n_scored + len(self._pool.problems)
+                rate = done / (time.perf_counter() - started)
+                yield ScoringProgress(min(done, n), n, rate, max(n - done, 0) / rate)
+            if not n_scored:
+                image_id, reason = next(iter(self._pool.problems.items()))
+                raise SourceError(
+                    f"None of the {n} images could be read; the first, {image_id!r}: {reason}. "
+                    "session.problems lists them all."
+                )
+            writer.finish()
+            is_whole = True
+        finally:
+            if not is_whole:
+                writer.abandon()
+        metrics = self._use_scores(cycle, scores)
+        yield ScoresChanged(cycle, n_scored)
+        if n_scored < n:
+            yield Message(
+                "warning",
+                f"{n - n_scored} of {n} images could not be read and have no score; "
+                "they are listed as problems.",
+            )
+        return metrics
+
+    def _ready_trainer(self) -> Trainer:
+        from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
+
+        if self._trainer is None:
+            trainer = Trainer(self._config, self._source.channels)
+            checkpoints = self._workspace.checkpoints()
+            if checkpoints:
+                load_checkpoint(checkpoints[-1], trainer)
+            self._trainer, self._saved_step = trainer, trainer.step
+        return self._trainer
+
+    def _save(self, trainer: Trainer) -> None:
+        from amatch_widgets.learn.checkpoint import save_checkpoint  # noqa: PLC0415 (imports torch)
+
+        if trainer.step == self._saved_step:
+            return
+        version, labels = self._training_labels()
+        details = {"labels": {"version": version, "n": len(labels)}, "time": utc_now()}
+        save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
+        self._saved_step = trainer.step
+        self._workspace.prune_checkpoints()

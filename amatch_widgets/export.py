@@ -1,0 +1,97 @@
+"""The shortlist: what leaves a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amatch_widgets.errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.labels import Label
+
+__all__ = ["shortlist", "write_shortlist"]
+
+
+def shortlist(
+    source: ImageSource,
+    scores: npt.NDArray[np.float32],
+    ranks: npt.NDArray[np.int64],
+    labels: dict[str, Label],
+    chosen: npt.NDArray[np.int64],
+) -> pd.DataFrame:
+    """Put images into a table.
+
+    Parameters
+    ----------
+    source : ImageSource
+    scores : ndarray of float32, shape (N,)
+        Of all images; NaN where there is none.
+    ranks : ndarray of int64, shape (N,)
+        Of all images, 1 = highest score; 0 where there is no score.
+    labels : dict of str to Label
+    chosen : ndarray of int64, shape (M,)
+        Positions of the images wanted, in the order wanted.
+
+    Returns
+    -------
+    DataFrame
+        A row per image: id, score, rank, label, tags (joined by ";"), note.
+    """
+    import pandas as pd  # noqa: PLC0415 (a third of a second that only tables need)
+
+    ids = [source.ids[i] for i in chosen]
+    lines = [labels.get(i) for i in ids]
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "score": scores[chosen],
+            "rank": pd.array(np.where(ranks[chosen] > 0, ranks[chosen], 0), dtype="Int64"),
+            "label": ["" if line is None else str(line.label) for line in lines],
+            "tags": ["" if line is None else ";".join(line.tags) for line in lines],
+            "note": ["" if line is None else line.note for line in lines],
+        }
+    )
+
+
+def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Path]) -> Path:
+    """Write a table as CSV (UTF-8), all or nothing.
+
+    Parameters
+    ----------
+    table : DataFrame
+    path : Path
+        Replaced if it exists.
+    protected : collection of Path
+        Files of the user that are never written to.
+
+    Raises
+    ------
+    WorkspaceError
+        If it is protected or cannot be written.
+    """
+    if path.resolve() in protected:
+        raise WorkspaceError(
+            f"{str(path)!r} is the label table that was read; it is never written to. Choose another name."
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        # surrogatepass: file names that are not UTF-8 must not lose the whole export
+        text = table.to_csv(index=False).encode("utf-8", "surrogatepass")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise WorkspaceError(
+            f"The shortlist cannot be written to {str(path)!r}: {error.strerror or error}. "
+            "Choose a file in a folder that you can write to."
+        ) from error
+    return path

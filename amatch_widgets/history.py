@@ -1,0 +1,136 @@
+"""What a session measured, step by step and cycle by cycle, for the curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from amatch_widgets.learn.metrics import Metrics
+from amatch_widgets.learn.records import StepRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CycleRecord", "History"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleRecord:
+    """What a cycle of training, scoring and evaluation brought.
+
+    Attributes
+    ----------
+    cycle, step : int
+        Both counted over the whole session.
+    metrics : Metrics
+        On the labels that are held out.
+    n_anomalies, n_normals : int
+        Labels there were when it was evaluated.
+    train_s, score_s : float
+        Wall time, in s.
+    time : str
+        When it ended, ISO 8601 in UTC.
+    """
+
+    cycle: int
+    step: int
+    metrics: Metrics
+    n_anomalies: int
+    n_normals: int
+    train_s: float
+    score_s: float
+    time: str
+
+
+class History:
+    """The records of a session, in memory and in ``history.jsonl``.
+
+    The file is only for the curves after a restart, so a line that cannot be read is skipped,
+    and a disk that is full does not stop a training.
+
+    Thread safety: ``_lock`` guards both lists; the file is written by the worker's thread alone.
+
+    Parameters
+    ----------
+    path : Path
+        Read if it exists.
+    last_step : int
+        The step of the last checkpoint. Later steps, trained and then lost with a killed kernel,
+        are left out: they will be done again.
+    """
+
+    def __init__(self, path: Path, *, last_step: int) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._steps: list[StepRecord] = []
+        self._cycles: list[CycleRecord] = []
+        if path.exists():
+            for line in path.read_text("utf-8", "replace").splitlines():
+                self._replay(line)
+            self._forget_from(last_step + 1)
+
+    def __repr__(self) -> str:
+        return f"History({len(self._steps)} steps, {len(self._cycles)} cycles)"
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """All step records, oldest first."""
+        return self.steps_since(0)
+
+    @property
+    def cycles(self) -> list[CycleRecord]:
+        """All cycle records, oldest first."""
+        with self._lock:
+            return list(self._cycles)
+
+    def steps_since(self, n: int) -> list[StepRecord]:
+        """Return the step records after the first `n`."""
+        with self._lock:
+            return self._steps[n:]
+
+    def add_step(self, record: StepRecord) -> None:
+        """Take a step; it is on disk on return."""
+        with self._lock:
+            self._steps.append(record)
+        self._append({"step": asdict(record)})
+
+    def add_cycle(self, record: CycleRecord) -> None:
+        """Take a cycle."""
+        with self._lock:
+            self._cycles.append(record)
+        self._append({"cycle": asdict(record) | {"metrics": record.metrics.to_dict()}})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError:
+            _log.exception("The history cannot be written to %s", self._path)
+
+    def _replay(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            if "step" in entry:
+                record = StepRecord(**entry["step"])
+                self._forget_from(record.step)
+                self._steps.append(record)
+            else:
+                fields = entry["cycle"]
+                self._cycles.append(CycleRecord(**fields | {"metrics": Metrics.from_dict(fields["metrics"])}))
+        except (ValueError, KeyError, TypeError):
+            _log.warning("A line of %s cannot be read and is skipped", self._path)
+
+    def _forget_from(self, step: int) -> None:
+        while self._steps and self._steps[-1].step >= step:
+            self._steps.pop()
+
+
+def utc_now() -> str:
+    """Return the time now, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

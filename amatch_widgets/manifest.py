@@ -1,0 +1,144 @@
+"""What a session is of, as kept in ``session.json``: the images, their preparation, the training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Self
+
+from amatch_widgets.errors import ConfigError, SourceError, WorkspaceError
+from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.learn.config import TrainConfig
+from amatch_widgets.workspace import read_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.workspace import Workspace
+
+__all__ = ["Manifest"]
+
+_VERSIONS = ("amatch-widgets", "torch", "timm", "numpy", "pillow")
+# What labels, scores and checkpoints rest on; the other options may change from cycle to cycle.
+_FIXED = ("backbone", "test_share", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The options of a session.
+
+    Attributes
+    ----------
+    train : TrainConfig
+    image : Preprocess
+    """
+
+    train: TrainConfig
+    image: Preprocess
+
+    @classmethod
+    def of(
+        cls,
+        workspace: Workspace,
+        source: ImageSource,
+        *,
+        train: TrainConfig | None,
+        image: Preprocess | None,
+    ) -> Self:
+        """Read the manifest of a session folder, or make that of a new one.
+
+        Parameters
+        ----------
+        workspace : Workspace
+        source : ImageSource
+        train, image : optional
+            What the user asks for; None for what the folder says, or the defaults.
+
+        Returns
+        -------
+        Manifest
+            Written to the folder.
+
+        Raises
+        ------
+        SourceError
+            If the folder's session is of other images.
+        ConfigError
+            If an option is asked for that cannot change any more.
+        """
+        if image is not None and image.channels != source.channels:
+            image = dataclasses.replace(image, channels=source.channels)
+        found = workspace.manifest()
+        if found is None:
+            manifest = cls(train or TrainConfig(), image or Preprocess(channels=source.channels))
+        else:
+            _check_source(workspace.path, found, source)
+            kept = cls(*_options(workspace.path, found))
+            kept._check(workspace.path, train, image)
+            manifest = cls(train or kept.train, kept.image)
+        workspace.write_manifest(
+            {
+                "source": source.spec(),
+                "source_name": source.name,
+                "fingerprint": source.fingerprint(),
+                "n_images": len(source),
+                "train": manifest.train.to_dict(),
+                "image": manifest.image.to_dict(),
+                "versions": {name: _version(name) for name in _VERSIONS},
+            }
+        )
+        return manifest
+
+    @staticmethod
+    def source_spec(path: Path) -> dict[str, Any]:
+        """Return what is needed to open the images of the session folder `path` again."""
+        found = read_manifest(path)
+        if found is None:
+            raise WorkspaceError(
+                f"{str(path)!r} is no session folder: it has no session.json. Give the path= of an earlier "
+                "session, or begin a new one: amatch_widgets.Session(source, path=...)."
+            )
+        spec: dict[str, Any] = found["source"]
+        return spec
+
+    def _check(self, path: Path, train: TrainConfig | None, image: Preprocess | None) -> None:
+        if image is not None and image != self.image:
+            raise ConfigError(
+                f"The session in {str(path)!r} prepares images with {self.image}, not {image}: its scores "
+                "and model rest on that. Leave image= out, or choose another path=."
+            )
+        for name in _FIXED if train is not None else ():
+            old, new = getattr(self.train, name), getattr(train, name)
+            if old != new:
+                raise ConfigError(
+                    f"The session in {str(path)!r} was made with {name}={old!r}; found {new!r}. This option "
+                    "cannot change within a session: keep it, or choose another path=."
+                )
+
+
+def _check_source(path: Path, found: dict[str, Any], source: ImageSource) -> None:
+    if found.get("fingerprint") != source.fingerprint():
+        raise SourceError(
+            f"The session in {str(path)!r} is of {found.get('source_name')!r} with "
+            f"{found.get('n_images'):,} images; found {source.name!r} with {len(source):,} images, or the "
+            "same number under other names. Give the same images, or choose another path= for these."
+        )
+
+
+def _options(path: Path, found: dict[str, Any]) -> tuple[TrainConfig, Preprocess]:
+    try:
+        return TrainConfig.from_dict(found["train"]), Preprocess.from_dict(found["image"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise WorkspaceError(
+            f"The manifest {str(path / 'session.json')!r} is damaged or of a newer version: {error}. Update "
+            "amatch-widgets, or move the file away and make the session again with the same source."
+        ) from error
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a source tree
+        return ""
