@@ -7,7 +7,9 @@ commands between two items. Pause, stop, progress and errors are written once, h
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from amatch_widgets.worker_state import WHY_NOT, Command, State, transition
 __all__ = ["Command", "State", "Worker", "plain_text", "transition"]
 
 _log = logging.getLogger(__name__)
+_SLICE_S = 0.5  # the longest that Ctrl-C may take
 
 
 def plain_text(error: BaseException) -> str:
@@ -173,7 +176,7 @@ class Worker:
                 raise StateError(
                     f"The job {self._name!r} is paused, so waiting may never end. Resume or stop it first."
                 )
-            if not self._changed.wait_for(lambda: self._is_settled, timeout_s):
+            if not self._settles(timeout_s):
                 raise TimeoutError(
                     f"The job {self._name!r} has not ended within {timeout_s:g} s. It goes on."
                 )
@@ -204,7 +207,7 @@ class Worker:
             self._changed.notify_all()
         self._publish()
         with self._changed:
-            has_ended = self._changed.wait_for(lambda: self._is_settled, timeout_s)
+            has_ended = self._settles(timeout_s)
             name, thread = self._name, self._thread
             was = self._state
             self._apply(Command.CLOSE)
@@ -218,6 +221,17 @@ class Worker:
             )
         if thread is not None:
             thread.join()
+
+    def _settles(self, timeout_s: float | None) -> bool:
+        """Wait until the last job has ended; False after `timeout_s`. Under the lock."""
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self._is_settled:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            # In slices: an interrupt that comes just before the lock is waited for does not end the wait.
+            self._changed.wait(min(left, _SLICE_S))
+        return True
 
     def _refuse_on_own_thread(self, what: str) -> None:
         if threading.current_thread() is self._thread:

@@ -183,8 +183,8 @@ def _first(key: NDArray[np.generic], n: int) -> NDArray[np.intp]:
 
 def _shuffled(indices: _Indices, seed: int) -> NDArray[np.uint64]:
     """Hash (seed, index): SplitMix64 (Steele, Lea & Flood 2014), a bijection, so there are no ties."""
-    x = indices.astype(np.uint64) + np.uint64(seed % 2**64) * np.uint64(0x632BE59BD9B4E019)
-    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    start = (seed * 0x632BE59BD9B4E019 + 1) % 2**64  # as a Python int: NumPy warns of overflow in scalars
+    x = (indices.astype(np.uint64) + np.uint64(start)) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -218,4 +218,5 @@ def _read_part(path: Path, n_images: int) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _damaged(path: Path, why: object) -> WorkspaceError:
-    return WorkspaceError(f"The scores in {str(path)!r} are damaged: {why}. Score again to replace them.")
+    what = str(why).partition("\n")[0]  # Arrow adds its whole schema
+    return WorkspaceError(f"The scores in {str(path)!r} are damaged: {what}. Score again to replace them.")
