@@ -150,7 +150,6 @@ def test_intervals_hold_the_true_auroc_about_as_often_as_they_claim():
 
 
 @pytest.mark.parametrize(("n_anomalies", "n_normals", "m"), [(2, 2, 2), (3, 97, 3), (50, 10, 10)])
-)
 def test_a_perfect_ranking_of_few_does_not_claim_certainty(n_anomalies, n_normals, m):
     truth = np.r_[np.ones(n_anomalies, bool), np.zeros(n_normals, bool)]
     got = evaluate(truth, -np.arange(len(truth)))
