@@ -1,0 +1,281 @@
+"""How many rare images a hunt finds: ../shared/bench/PROTOCOL.md through the public Session API.
+
+Each (case, mode, seed) runs in a process of its own and is written to the result file as soon as
+it is done; a run that is started again goes on where it was cut off.
+
+    python benchmarks/hunt.py --cases galaxyzoo1-merger --modes paper hunt --seeds 0 1 2
+    python benchmarks/hunt.py --tables          # print the tables of RESULTS.md from the result file
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import ROOT, peak_memory_mb, provenance
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+CASES = ("galaxyzoo1-merger", "galaxyzoo1-edge-on", "miniimagenet-crate", "miniimagenet-hair-slide")
+MODES = ("paper", "hunt")
+LOOKS = (24, 72, 120, 240)
+_PAGE, _PAGES, _CYCLES, _ORACLE = 24, 10, 3, 10
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run."""
+
+    case: str
+    mode: str
+    seed: int
+    size: int
+    steps: int
+    page_steps: int
+    shared: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images, the truth, and the labels a hunt starts with."""
+
+    folder: Path
+    ids: list[str]
+    anomalies: frozenset[str]
+    initial: dict[str, dict[str, list[str]]]
+
+    @classmethod
+    def read(cls, name: str, shared: Path) -> Case:
+        content = json.loads((shared / "bench" / "cases" / f"{name}.json").read_text())
+        folder = shared / "data" / content["images"]
+        ids = sorted(path.name for path in folder.iterdir()) if content["ids"] == "all" else content["ids"]
+        return cls(folder, ids, frozenset(content["anomalies"]), content["initial"])
+
+    def labels(self, seed: int, n_normals: int | None = None) -> dict[str, str]:
+        start = self.initial[str(seed)]
+        return dict.fromkeys(start["anomaly"], "anomaly") | dict.fromkeys(
+            start["normal"][:n_normals], "normal"
+        )
+
+
+def run(unit: Unit) -> dict[str, Any]:
+    """Run one unit and return its record."""
+    import amatch_widgets as am  # noqa: PLC0415 (in the child process alone)
+
+    case = Case.read(unit.case, Path(unit.shared))
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, "images")
+        folder.mkdir()
+        for image_id in case.ids:  # the case's images alone, as a user would link them
+            (folder / image_id).symlink_to(case.folder / image_id)
+        config = am.TrainConfig(
+            steps=unit.steps,
+            seed=unit.seed,
+            test_share=0,  # the protocol gives all labels to the method and judges on the others
+            dihedral=unit.case.startswith("galaxyzoo1"),  # photographs have an up
+        )
+        session = am.Session(
+            folder,
+            labels=case.labels(unit.seed, None if unit.mode == "paper" else 45),
+            path=Path(scratch, "run"),
+            train=config,
+            image=am.Preprocess(size=unit.size),
+        )
+        with session:
+            figures = paper(session, case) if unit.mode == "paper" else hunt(session, case, unit)
+            cycles = session.history.cycles
+    return {
+        **{key: value for key, value in asdict(unit).items() if key != "shared"},
+        **figures,
+        "train_s": [round(c.train_s, 1) for c in cycles],
+        "score_s": [round(c.score_s, 1) for c in cycles],
+        "wall_s": round(time.perf_counter() - started, 1),
+        "peak_mb": round(peak_memory_mb()),
+        "config": config.to_dict(),
+        **provenance(),
+    }
+
+
+def paper(session: Any, case: Case) -> dict[str, Any]:
+    """Three cycles; after each, metrics on all images without a label, then 10 + 10 oracle labels."""
+    rows = []
+    for _ in range(_CYCLES):
+        session.train()
+        session.wait()
+        ranked = session.ranking("highest", show="unlabelled")
+        truth = np.array([session.source.ids[i] in case.anomalies for i in ranked])
+        scores = session.scores[ranked]
+        n_top = max(1, round(len(ranked) / 100))
+        rows.append(
+            [
+                float(roc_auc_score(truth, scores)),
+                float(average_precision_score(truth, scores)),
+                float(truth[:n_top].mean()),
+            ]
+        )
+        oracle = {session.source.ids[i]: "anomaly" for i in ranked[truth][:_ORACLE]}
+        oracle |= {session.source.ids[i]: "normal" for i in ranked[~truth][:_ORACLE]}
+        session.label(oracle, by="oracle")
+    return {"columns": ["auroc", "auprc", "top1pct_precision"], "rows": rows}
+
+
+def hunt(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
+    """Ten pages of what the session offers, all labelled; a little more training before each."""
+    found, waits, looked = [], [], 0
+    n_found = 0
+    for page in range(_PAGES):
+        started = time.perf_counter()
+        session.train(unit.steps if page == 0 else unit.page_steps)
+        session.wait()
+        offered = [candidate.image_id for candidate in session.query(_PAGE)]
+        waits.append(round(time.perf_counter() - started, 2))
+        answers = {i: "anomaly" if i in case.anomalies else "normal" for i in offered}
+        session.label(answers, by="truth")
+        n_found += sum(label == "anomaly" for label in answers.values())
+        looked += len(answers)
+        found.append(n_found)
+    return {
+        "columns": [f"found@{n}" for n in LOOKS],
+        "rows": [[found[n // _PAGE - 1] for n in LOOKS]],
+        "found": found,
+        "waits_s": waits,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=64, help="side of the images the model sees, px")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of a cycle, and before page 1")
+    parser.add_argument("--page-steps", type=int, default=25, help="mode hunt: steps before each later page")
+    parser.add_argument(
+        "--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/ and data/"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "hunt.jsonl", help="result file")
+    parser.add_argument(
+        "--tables", action="store_true", help="run nothing: print tables from the result file"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    if not (arguments.shared / "bench" / "cases").is_dir():
+        parser.error(f"no benchmark cases in {arguments.shared}; name the folder with --shared")
+    units = [
+        Unit(case, mode, seed, arguments.size, arguments.steps, arguments.page_steps, str(arguments.shared))
+        for seed in arguments.seeds
+        for mode in arguments.modes
+        for case in arguments.cases
+    ]
+    records = read(arguments.out)
+    if not arguments.tables:
+        records = run_all(units, records, arguments.out)
+    wanted = [r for r in records if any(_is_of(r, unit) for unit in units)]
+    print(tables(wanted, arguments.shared / "bench" / "reference.json"))
+    if arguments.json:
+        print(json.dumps({"benchmark": "hunt", "runs": wanted, **provenance()}))
+
+
+def run_all(units: list[Unit], records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """Run what is not in the result file yet, one process each, so that peak memory is its own."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for unit in units:
+        if any(_is_of(record, unit) for record in records):
+            continue
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            record = process.submit(run, unit).result()
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        records.append(record)
+        rounded = [[round(value, 4) for value in row] for row in record["rows"]]
+        print(
+            f"{unit.case} {unit.mode} seed {unit.seed}: {rounded}, {record['wall_s']:.0f} s", file=sys.stderr
+        )
+    return records
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a result file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def _is_of(record: dict[str, Any], unit: Unit) -> bool:
+    return all(record[key] == value for key, value in asdict(unit).items() if key != "shared")
+
+
+def tables(records: list[dict[str, Any]], reference_file: Path) -> str:
+    """Return Markdown tables: mean ± standard error over the seeds, beside the references."""
+    reference = json.loads(reference_file.read_text())
+    lines = []
+    for mode in MODES:
+        columns = next((r["columns"] for r in records if r["mode"] == mode), None)
+        if columns is None:
+            continue
+        lines += [
+            "",
+            f"| case | method | {'cycle | ' if mode == 'paper' else ''}{' | '.join(columns)} | seeds |",
+        ]
+        lines += ["|---" * (lines[-1].count("|") - 1) + "|"]
+        for case in CASES:
+            rows = [r["rows"] for r in records if (r["case"], r["mode"]) == (case, mode)]
+            if rows:
+                lines += _lines(case, "**ours**", mode, np.array(rows))
+                lines += _reference_lines(case, mode, reference[case])
+    waits = [wait for r in records if r["mode"] == "hunt" for wait in r["waits_s"][1:]]
+    if waits:
+        lines += [
+            "",
+            f"Wait between pages: median {statistics.median(waits):.1f} s, longest {max(waits):.1f} s.",
+        ]
+    if records:
+        lines += ["", f"Peak memory: {max(r['peak_mb'] for r in records)} MB."]
+    return "\n".join(lines)
+
+
+def _lines(case: str, method: str, mode: str, values: np.ndarray) -> list[str]:
+    n = len(values)
+    error = values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1:], np.nan)
+    return [
+        _line(case, method, mode, i, m, e, n)
+        for i, (m, e) in enumerate(zip(values.mean(0), error, strict=True))
+    ]
+
+
+def _reference_lines(case: str, mode: str, reference: dict[str, Any]) -> list[str]:
+    lines = []
+    for method, results in reference.items():
+        found = results.get(mode)
+        if found:
+            means = np.atleast_2d(found["mean"])
+            errors = np.atleast_2d(found.get("sem", np.full(means.shape, np.nan)))
+            lines += [
+                _line([case, method], mode, i, (m, e), found["seeds"])
+                for i, (m, e) in enumerate(zip(means, errors, strict=True))
+            ]
+    return lines
+
+
+def _line(names: list[str], mode: str, row: int, values: tuple[np.ndarray, np.ndarray], n: int) -> str:
+    digits = 3 if mode == "paper" else 1
+    cells = [
+        f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
+        for mean, error in zip(*values, strict=True)
+    ]
+    cycle = [str(row + 1)] if mode == "paper" else []
+    return "| " + " | ".join([*names, *cycle, *cells, str(n)]) + " |"
+
+
+if __name__ == "__main__":
+    main()
