@@ -10,6 +10,7 @@ import difflib
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,7 +188,7 @@ class _Matcher:
     """Find the image that a name in a table means."""
 
     def __init__(self, ids: Collection[str]) -> None:
-        self._ids = ids if isinstance(ids, Mapping | set | frozenset) else dict.fromkeys(ids)
+        self._ids = ids if isinstance(ids, Mapping | AbstractSet) else dict.fromkeys(ids)
         self._by_basename: dict[str, list[str]] | None = None
 
     def find(self, name: str) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from amatch_widgets.errors import ConfigError, WorkspaceError
-from amatch_widgets.score.writer import COMPLETE, CycleScores, ScoreWriter, part_name
+from amatch_widgets.score.writer import COMPLETE, CycleScores, ScoreWriter, remove_others
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class ScoreStore:
         return f"ScoreStore({where!r}, cycles {self.cycles()})"
 
     def writer(self, cycle: int, *, n_images: int, model: str) -> ScoreWriter:
-        """Begin the scores of a cycle; what was there of it is removed.
+        """Begin the scores of a cycle; complete ones of the same cycle count until it is finished.
 
         Parameters
         ----------
@@ -74,8 +74,15 @@ class ScoreStore:
         """
         if cycle < 0:
             raise ConfigError(f"The cycle is {cycle}; it must be 0 or more.")
-        self._remove(cycle)
-        return ScoreWriter(self._memory, self._path(cycle), cycle=cycle, n_images=n_images, model=model)
+        path = self._path(cycle)
+        return ScoreWriter(
+            self._memory,
+            path,
+            cycle=cycle,
+            n_images=n_images,
+            model=model,
+            first_part=0 if path is None else self._tidy(cycle, path),
+        )
 
     def cycles(self) -> list[int]:
         """Return the complete cycles, in rising order."""
@@ -106,13 +113,7 @@ class ScoreStore:
                 f"There are no complete scores of cycle {cycle}; there are those of {self.cycles()}."
             )
         path = self._path(cycle)
-        if path is None:
-            return self._memory[cycle][0]
-        try:
-            record = json.loads((path / COMPLETE).read_text("utf-8"))
-            return CycleScores(**{field: record[field] for field in CycleScores.__slots__})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path / COMPLETE, error) from error
+        return self._memory[cycle][0] if path is None else _read_record(path)
 
     def load(self, cycle: int, n_images: int) -> NDArray[np.float32]:
         """Read the scores of a complete cycle.
@@ -146,8 +147,8 @@ class ScoreStore:
             return self._memory[cycle][1].copy()
         scores = np.full(n_images, np.nan, np.float32)
         n_rows = 0
-        for number in range(info.n_parts):
-            indices, values = _read_part(path / part_name(number), n_images)
+        for name in info.parts():
+            indices, values = _read_part(path / name, n_images)
             scores[indices] = values
             n_rows += len(indices)
         if n_rows != info.n_scored:
@@ -191,6 +192,16 @@ class ScoreStore:
     def _path(self, cycle: int) -> Path | None:
         return None if self._folder is None else self._folder / f"cycle={cycle:04d}"
 
+    def _tidy(self, cycle: int, path: Path) -> int:
+        """Make room for new parts of a cycle beside complete ones; return the number of the first."""
+        try:
+            info = _read_record(path)
+        except WorkspaceError:  # nothing there, or nothing that counts
+            self._remove(cycle)
+            return 0
+        remove_others(path, info)
+        return info.first_part + info.n_parts
+
     def _remove(self, cycle: int) -> None:
         self._memory.pop(cycle, None)
         path = self._path(cycle)
@@ -201,6 +212,15 @@ class ScoreStore:
             shutil.rmtree(path)
         except OSError as error:
             raise WorkspaceError(f"The old scores in {str(path)!r} cannot be removed: {error}.") from error
+
+
+def _read_record(folder: Path) -> CycleScores:
+    path = folder / COMPLETE
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return CycleScores(**{field: record[field] for field in CycleScores.__slots__})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def _read_part(path: Path, n_images: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["COMPLETE", "CycleScores", "ScoreWriter", "part_name"]
+__all__ = ["COMPLETE", "CycleScores", "ScoreWriter", "part_name", "remove_others"]
 
 COMPLETE = "complete.json"  # the file that makes a cycle count
 _PART_ROWS = 100_000  # about 3 MB: small enough to lose little, large enough for few files
@@ -41,8 +42,10 @@ class CycleScores:
         Images in the source.
     n_scored : int
         Rows written; images that could not be read have none.
+    first_part : int
+        Number of the first file; not 0 if the cycle has been written again.
     n_parts : int
-        Files.
+        Files, numbered upwards.
     time : str
         When the cycle was finished, ISO 8601 in UTC.
     """
@@ -51,8 +54,13 @@ class CycleScores:
     model: str
     n_images: int
     n_scored: int
+    first_part: int
     n_parts: int
     time: str
+
+    def parts(self) -> list[str]:
+        """Return the names of the files."""
+        return [part_name(self.first_part + i) for i in range(self.n_parts)]
 
 
 class ScoreWriter:
@@ -71,10 +79,12 @@ class ScoreWriter:
         cycle: int,
         n_images: int,
         model: str,
+        first_part: int = 0,
     ) -> None:
         self._memory = memory
         self._folder = folder
         self._cycle, self._n_images, self._model = cycle, n_images, model
+        self._first_part = first_part
         self._buffer: list[tuple[NDArray[np.int64], list[str], NDArray[np.float32]]] = []
         self._scores = np.full(n_images if folder is None else 0, np.nan, np.float32)
         self._n_buffered = self._n_scored = self._n_parts = 0
@@ -147,13 +157,16 @@ class ScoreWriter:
             model=self._model,
             n_images=self._n_images,
             n_scored=self._n_scored,
+            first_part=self._first_part,
             n_parts=self._n_parts,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if self._folder is None:
             self._memory[self._cycle] = (info, self._scores)
         else:
+            # This one replacement makes the new scores count in place of any earlier ones.
             self._write(COMPLETE, json.dumps({"format": 1, **asdict(info)}).encode())
+            remove_others(self._folder, info)
         self._is_open = False
         return info
 
@@ -176,7 +189,7 @@ class ScoreWriter:
         table = pa.table({"id": _text(ids[:n]), "index": indices[:n], "score": scores[:n]}, schema=_SCHEMA)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        self._write(part_name(self._n_parts), sink.getvalue())
+        self._write(part_name(self._first_part + self._n_parts), sink.getvalue())
         self._n_parts += 1
         self._n_buffered -= n
         self._buffer = [(indices[n:], ids[n:], scores[n:])] if self._n_buffered else []
@@ -204,6 +217,15 @@ class ScoreWriter:
 def part_name(number: int) -> str:
     """Return the file name of a part, from its number."""
     return f"part-{number:05d}.parquet"
+
+
+def remove_others(folder: Path, info: CycleScores) -> None:
+    """Remove the parts in `folder` that do not belong to `info`: replaced or never finished ones."""
+    keep = {COMPLETE, *info.parts()}
+    for path in [*folder.glob("part-*.parquet"), *folder.glob(".*.tmp")]:
+        if path.name not in keep:
+            with contextlib.suppress(OSError):  # in nobody's way: only what `info` names is read
+                path.unlink()
 
 
 def _text(ids: list[str]) -> pa.Array:

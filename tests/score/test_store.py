@@ -130,6 +130,13 @@ def test_writing_a_cycle_again_replaces_it(store, small_parts):
     np.testing.assert_array_equal(store.load(1, 20), scores)
 
 
+def test_complete_scores_count_until_new_ones_of_the_same_cycle_are_finished(store, small_parts):
+    scores = _write(store, 1)
+    _write(store, 1, offset=0.5, finish=False)
+    assert store.cycles() == [1]
+    np.testing.assert_array_equal(store.load(1, N), scores)
+
+
 def test_a_loaded_array_is_the_callers_own(store):
     scores = _write(store, 1)
     store.load(1, N)[:] = 0
@@ -234,10 +241,28 @@ def test_an_interrupted_cycle_is_ignored_and_written_anew(disk, tmp_path, small_
     np.testing.assert_array_equal(again.load(2, 20), scores)
 
 
-def test_a_complete_cycle_no_longer_counts_from_when_it_is_written_again(disk):
+def test_parts_of_a_cycle_that_was_written_again_are_removed_when_the_new_ones_count(
+    disk, tmp_path, small_parts
+):
     _write(disk, 1)
-    disk.writer(1, n_images=N, model="m")
-    assert disk.cycles() == []
+    _write(disk, 1, n=20)
+    assert _files(tmp_path, 1) == ["complete.json", "part-00003.parquet", "part-00004.parquet"]
+
+
+def test_a_rewrite_that_was_cut_off_leaves_nothing_behind_the_next_one(disk, tmp_path, small_parts):
+    _write(disk, 1)
+    _write(disk, 1, offset=0.5, finish=False)
+    assert len(_files(tmp_path, 1)) == 6
+    scores = _write(disk, 1, n=20, offset=0.25)
+    assert _files(tmp_path, 1) == ["complete.json", "part-00003.parquet", "part-00004.parquet"]
+    np.testing.assert_array_equal(disk.load(1, 20), scores)
+
+
+def test_a_cycle_with_a_damaged_record_is_written_anew(disk, tmp_path):
+    _write(disk, 1)
+    (_folder(tmp_path, 1) / "complete.json").write_text("{")
+    scores = _write(disk, 1)
+    np.testing.assert_array_equal(disk.load(1, N), scores)
 
 
 def test_other_files_in_the_folder_are_left_alone(disk, tmp_path):
