@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from datetime import datetime, timedelta
 
@@ -572,6 +574,28 @@ def test_a_journal_that_another_program_has_touched_is_not_written_on(path, what
             path.with_suffix(".tmp").write_bytes(data)
             path.with_suffix(".tmp").replace(path)
     _refuses(store, path, "moved, deleted or changed by another program")
+
+
+_KILLED = """
+import itertools, sys
+from pathlib import Path
+from amatch_widgets.labels import LabelStore
+store = LabelStore(Path(sys.argv[1]))
+for i in itertools.count():
+    store.set({f"{i}.png": "anomaly"})
+    print(i, flush=True)
+"""
+
+
+def test_a_killed_process_has_lost_no_label_that_it_had_acknowledged(path):
+    child = subprocess.Popen([sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    with child:
+        acknowledged = [child.stdout.readline().strip() for _ in range(50)]
+        child.kill()
+        acknowledged += child.stdout.read().split()
+    store = LabelStore(path)
+    assert list(store.current())[: len(acknowledged)] == [f"{i}.png" for i in acknowledged]
+    assert len(store) - len(acknowledged) in {0, 1}  # one may have been on its way
 
 
 # ---- threads --------------------------------------------------------------------------------
