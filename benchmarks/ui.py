@@ -154,7 +154,8 @@ def _cells(source: str, run: Path) -> list[str]:
         (
             "import amatch_widgets as am\nimport amatch_widgets.widgets\n"
             f"session = am.Session({opened}, path={str(run)!r})\n"
-            "session.label({i: 'anomaly' if k < 5 else 'normal' for k, i in enumerate(session.source.ids[:50])})"
+            "first = session.source.ids[:50]\n"
+            "session.label({i: 'anomaly' if k < 5 else 'normal' for k, i in enumerate(first)})"
         ),
         "session",
     ]
