@@ -58,6 +58,7 @@ def run(path: Path, *, html: Path | None = None, folder: Path | None = None, tim
         timeout=timeout_s,
         kernel_name="python3",
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],  # of the kernel: what the notebook says comes through anyway
         resources={"metadata": {"path": str(folder or path.parent)}},
     )
     client.execute()
