@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,7 @@ class ArraySource:
     ) -> None:
         _check_array(images, f"file {os.fspath(path)!r}" if path is not None else "array")
         self._images = images
-        self._path = None if path is None else Path(path)
+        self._path = path and os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self._own_ids = None if ids is None else check_ids(ids, len(images))
         self.name = name
         self.channels: int = images.shape[3] if images.ndim == 4 else 1  # noqa: PLR2004 - NHWC
@@ -67,7 +66,7 @@ class ArraySource:
         """Pickle a memory map by its path: NumPy alone would write all the pixels."""
         if self._path is None:
             return _rebuild, (self._images, self._own_ids, self.name)
-        return open_npy, (self._path, self._own_ids, self.name)
+        return open_npy, (Path(self._path), self._own_ids, self.name)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
@@ -87,7 +86,7 @@ class ArraySource:
         """Return the path of the ``.npy`` file; an array in memory has none and cannot be reopened."""
         if self._path is None:
             return {"kind": "array"}
-        spec: dict[str, Any] = {"kind": "npy", "path": os.path.abspath(self._path)}  # noqa: PTH100 - no links
+        spec: dict[str, Any] = {"kind": "npy", "path": self._path}
         if self._own_ids is not None:
             spec["ids"] = list(self._own_ids)
         return spec
@@ -96,15 +95,12 @@ class ArraySource:
 def open_npy(path: Path, ids: Iterable[str] | None = None, name: str | None = None) -> ArraySource:
     """Open a ``.npy`` file as a memory map; see `ArraySource`."""
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as exc:
+        images = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, SyntaxError) as exc:
         raise SourceError(
-            f"{str(path)!r} cannot be opened as a .npy array: {exc}. It may be cut off or hold Python "
-            "objects; write it again with numpy.save and a numeric dtype."
+            f"{str(path)!r} cannot be opened as a .npy array: {exc}. It may be cut off, or hold Python "
+            "objects or several arrays; write one array of a numeric dtype with numpy.save."
         ) from exc
-    if not isinstance(images, np.ndarray):  # a .npz under the wrong name
-        images.close()
-        raise SourceError(f"{str(path)!r} is an .npz archive. Save one array with numpy.save.")
     return ArraySource(images, ids=ids, name=name or path.stem, path=path)
 
 

@@ -1,0 +1,110 @@
+"""Opening anything as a set of images, and what is said when that cannot be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from amatch_widgets import demo
+from amatch_widgets.errors import SourceError
+from amatch_widgets.images.array import ArraySource
+from amatch_widgets.images.files import FolderSource
+from amatch_widgets.images.source import index_of, open_source, source_from_spec
+
+
+def test_an_open_source_is_returned_as_it_is():
+    source = demo.sky(3)
+    assert open_source(source) is source
+
+
+def test_an_open_source_cannot_be_given_other_ids_or_another_name():
+    for options in ({"ids": ["a", "b", "c"]}, {"name": "x"}):
+        with pytest.raises(SourceError, match="is open already: ids and name cannot be changed"):
+            open_source(demo.sky(3), **options)
+
+
+def test_a_source_takes_the_name_it_is_given():
+    assert open_source(np.zeros((2, 8, 9)), name="plates").name == "plates"
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (None, "object of type 'NoneType'. Pass a folder of JPEG, PNG or TIFF"),
+        (7, "object of type 'int'"),
+        (b"cutouts", "object of type 'bytes'"),
+        ([np.zeros((8, 8))], "object of type 'list'.*numpy.stack"),
+    ],
+)
+def test_an_object_without_images_is_refused_by_its_type(what, message):
+    with pytest.raises(SourceError, match=message):
+        open_source(what)
+
+
+def test_a_missing_path_says_how_far_it_exists(tmp_path):
+    with pytest.raises(
+        SourceError, match=r"no file or folder .*nope.*exists up to .*; |exists up to"
+    ) as caught:
+        open_source(tmp_path / "nope" / "cutouts")
+    assert f"up to {str(tmp_path)!r}" in str(caught.value)
+    assert "Check the spelling. Allowed is a folder of JPEG, PNG or TIFF" in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["a\0b", "x" * 5000])
+def test_an_impossible_path_is_a_source_error(what):
+    with pytest.raises(SourceError, match="Cannot look at"):
+        open_source(what)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "cube.npy", np.zeros((2, 8, 9)))
+    assert len(open_source("~/cube.npy")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.PNG", "is a single image. Open the folder that holds it"),
+        ("table.csv", "is a file of type '.csv'. Allowed is a folder"),
+        ("README", "is a file without an ending. Allowed is a folder"),
+        ("cube.npz", "is a file of type '.npz'"),
+    ],
+)
+def test_a_file_of_another_type_says_what_is_allowed(tmp_path, name, message):
+    (tmp_path / name).touch()
+    with pytest.raises(SourceError, match=message):
+        open_source(tmp_path / name)
+
+
+def test_ids_for_a_folder_are_refused(tmp_path):
+    with pytest.raises(SourceError, match="The ids of a folder are its file names"):
+        open_source(tmp_path, ids=["a"])
+
+
+def test_a_path_as_text_and_a_path_object_open_the_same(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert isinstance(open_source(str(tmp_path)), FolderSource)
+    assert open_source(str(tmp_path)).fingerprint() == open_source(tmp_path).fingerprint()
+
+
+def test_index_of_finds_each_id():
+    assert index_of(ArraySource(np.zeros((2, 8, 9)), ids=["b", "a"])) == {"b": 0, "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "array"}, "array in memory, which is not kept. Pass the array again as source="),
+        ({"kind": "fits"}, "Unknown kind of source 'fits'. Known are"),
+        ({}, "Unknown kind of source None"),
+        ({"kind": "folder", "path": "/no/such/folder"}, "There is no file or folder '/no/such/folder'"),
+    ],
+)
+def test_a_spec_that_cannot_be_opened_says_what_to_do(spec, message):
+    with pytest.raises(SourceError, match=message):
+        source_from_spec(spec)
+
+
+def test_an_array_in_memory_has_a_spec_that_says_so():
+    assert open_source(np.zeros((2, 8, 9))).spec() == {"kind": "array"}
