@@ -12,6 +12,30 @@ from amatch_widgets.errors import ConfigError
 __all__ = ["TrainConfig"]
 
 
+_RANGES = {  # a square bracket takes the limit in, as in the docstring
+    "steps": (1, math.inf, "[)"),
+    "batch": (2, math.inf, "[)"),
+    "unlabelled_ratio": (0, math.inf, "[)"),
+    "learning_rate": (0, math.inf, "()"),
+    "gradient_clip": (0, math.inf, "()"),
+    "momentum": (0, 1, "[)"),
+    "weight_decay": (0, math.inf, "[)"),
+    "threshold": (0.5, 1, "(]"),
+    "unlabelled_weight": (0, math.inf, "[)"),
+    "ema": (0, 1, "[)"),
+    "test_share": (0, 0.5, "[]"),
+    "checkpoint_every": (1, math.inf, "[)"),
+    "score_batch": (1, math.inf, "[)"),
+    "memory_mb": (16, math.inf, "[)"),
+    "seed": (0, math.inf, "[)"),
+}
+_TYPES: dict[str, tuple[Any, str]] = {  # of the other options
+    "bool": (bool, "True or False"),
+    "str": (str, "a string"),
+    "str | None": (str | None, "a string or None"),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """How a session trains. The defaults need no choice by the user.
@@ -88,37 +112,33 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        infinite = math.inf
-        for name, low, high, is_open in (
-            ("steps", 1, infinite, False),
-            ("batch", 2, infinite, False),
-            ("unlabelled_ratio", 0, infinite, False),
-            ("learning_rate", 0, infinite, True),
-            ("gradient_clip", 0, infinite, True),
-            ("momentum", 0, 1, False),
-            ("weight_decay", 0, infinite, False),
-            ("threshold", 0.5, 1, True),
-            ("unlabelled_weight", 0, infinite, False),
-            ("ema", 0, 1, False),
-            ("test_share", 0, 0.5, False),
-            ("checkpoint_every", 1, infinite, False),
-            ("score_batch", 1, infinite, False),
-            ("memory_mb", 16, infinite, False),
-            ("seed", 0, infinite, False),
-        ):
-            self._check(name, low, high, is_open=is_open)
+        for field in dataclasses.fields(self):
+            if field.name in _RANGES:
+                self._check_range(field.name, wants_int=field.type == "int")
+            else:
+                self._check_type(field.name, *_TYPES[str(field.type)])
 
-    def _check(self, name: str, low: float, high: float, *, is_open: bool) -> None:
+    def _check_range(self, name: str, *, wants_int: bool) -> None:
         value = getattr(self, name)
-        wants_int = self.__dataclass_fields__[name].type == "int"
-        is_number = isinstance(value, int if wants_int else (int, float)) and not isinstance(value, bool)
-        if is_number and low <= value <= high and not (is_open and value == low):
+        low, high, brackets = _RANGES[name]
+        takes_low, takes_high = brackets[0] == "[", brackets[1] == "]"
+        is_number = isinstance(value, int if wants_int else int | float) and not isinstance(value, bool)
+        if (
+            is_number
+            and (value >= low if takes_low else value > low)
+            and (value <= high if takes_high else value < high)
+        ):
             return
-        bound = f"{'above' if is_open else 'at least'} {low}" + (
-            "" if high == math.inf else f" and at most {high}"
-        )
         kind = "a whole number" if wants_int else "a number"
+        bound = f"{'at least' if takes_low else 'above'} {low}"
+        if high < math.inf:
+            bound += f" and {'at most' if takes_high else 'below'} {high}"
         raise ConfigError(f"TrainConfig({name}={value!r}): allowed is {kind} {bound}.")
+
+    def _check_type(self, name: str, kind: Any, allowed: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, kind):
+            raise ConfigError(f"TrainConfig({name}={value!r}): allowed is {allowed}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON-able dict."""
