@@ -13,7 +13,7 @@ from amatch_widgets.errors import ConfigError, StateError
 
 from ._timm import ModelEmaV3
 from .augment import strong_view, weak_view
-from .backbone import Classifier, build_classifier
+from .backbone import N_CLASSES, Classifier, build_classifier
 from .fixmatch import fixmatch_loss, pseudo_labels
 from .probe import start_head
 from .records import StepRecord
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .feed import Feed, StepImages
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "choose_device"]
 
 _AUGMENT_STREAM = 2_000_003  # a prime apart from the feed's streams
 
@@ -134,11 +134,12 @@ class Trainer:
         labelled, unlabelled = self._to_device(images.labelled), self._to_device(images.unlabelled)
         classes = torch.from_numpy(images.classes).to(self.device)
         views = [weak_view(labelled, generator, dihedral=config.dihedral)]
-        if len(unlabelled):
+        weak_logits = torch.empty((0, N_CLASSES), device=self.device)
+        if len(unlabelled):  # there are none with unlabelled_ratio=0, or when every image has a label
             with torch.no_grad():
-                weak = weak_view(unlabelled, generator, dihedral=config.dihedral)
-                pseudo = pseudo_labels(self.average(weak), config.threshold)
+                weak_logits = self.average(weak_view(unlabelled, generator, dihedral=config.dihedral))
             views.append(strong_view(unlabelled, generator, dihedral=config.dihedral))
+        pseudo = pseudo_labels(weak_logits, config.threshold)
         self._train_mode()
         logits = self.model(torch.cat(views))
         loss = fixmatch_loss(
@@ -159,7 +160,7 @@ class Trainer:
                 loss.total.detach(),
                 loss.supervised.detach(),
                 loss.unsupervised.detach(),
-                sure.float().mean(),
+                sure.float().mean().nan_to_num(0.0),  # of no image
                 (sure & (pseudo.target == 1)).sum().float(),
                 (sure & (pseudo.target == 0)).sum().float(),
             ]
