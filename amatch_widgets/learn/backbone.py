@@ -110,7 +110,7 @@ def build_classifier(
             f"for example 'tf_efficientnet_lite0' or 'resnet18'.",
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPU's, which fork_rng would not put back
         network = _network(name, channels, weights)
         head = network.get_classifier()
         if not isinstance(head, nn.Linear):
@@ -189,7 +189,7 @@ def _load_by_name(name: str, channels: int, state: dict[str, Tensor], origin: st
     own = network.state_dict()
     first_conv, head = _first_conv(network), _head_name(network)
     fitted = {key: value for key, value in state.items() if not key.startswith(head + ".")}
-    if first_conv in fitted:
+    if first_conv in fitted and fitted[first_conv].shape[1] == 3:  # noqa: PLR2004 (made for RGB)
         fitted[first_conv] = adapt_input_conv(channels, fitted[first_conv])
     missing = [key for key in own if key not in fitted and not key.startswith(head + ".")]
     shapes = [key for key in fitted if key in own and fitted[key].shape != own[key].shape]
