@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from amatch_widgets.errors import SessionInUseError, WorkspaceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "read_manifest"]
 
 _FORMAT = 1
 _KEPT_CHECKPOINTS = 2
@@ -56,7 +57,7 @@ class Workspace:
             path.mkdir(parents=True, exist_ok=True)
             if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
-            self._lock = FileLock(path / "session.lock")
+            self._lock = FileLock(path / "session.lock", thread_local=False)  # close() may come on any thread
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise SessionInUseError(
@@ -125,9 +126,11 @@ class Workspace:
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
     def prune_checkpoints(self) -> None:
-        """Remove all checkpoints but the last two."""
-        for path in self.checkpoints()[:-_KEPT_CHECKPOINTS]:
-            path.unlink(missing_ok=True)
+        """Remove all checkpoints but the last two, and what a killed process left half written."""
+        left_over = (self.path / "checkpoints").glob(".*.tmp")
+        for path in (*self.checkpoints()[:-_KEPT_CHECKPOINTS], *left_over):
+            with contextlib.suppress(OSError):  # it costs space and no more; tried again next time
+                path.unlink(missing_ok=True)
 
     def _owner(self) -> str:
         try:

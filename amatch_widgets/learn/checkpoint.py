@@ -7,6 +7,7 @@ is a function of its seed and step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise WorkspaceError(
             f"The model cannot be saved to {str(path)!r}: {getattr(error, 'strerror', None) or error}. "
             "It is still in memory, and the labels are safe. Free some space, then train or score again."
