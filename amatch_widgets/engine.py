@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, SourceError
+from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
 from amatch_widgets.events import CycleDone, Event, Message, ScoresChanged, ScoringProgress, StepDone
 from amatch_widgets.history import CycleRecord, History, utc_now
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from amatch_widgets.images.pixels import PixelPool
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.config import TrainConfig
+    from amatch_widgets.learn.feed import Feed
     from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.trainer import Trainer
     from amatch_widgets.score.store import ScoreStore
     from amatch_widgets.workspace import Workspace
@@ -96,23 +99,20 @@ class Engine:
             seed=self._config.seed,
         )
         started, seconds = time.perf_counter(), 0.0
-        try:
-            for done, record in enumerate(trainer.steps(steps, feed), start=1):
+        with contextlib.closing(self._steps(trainer, steps, feed)) as records:
+            for done, record in enumerate(records, start=1):
                 self.cycle, self.step = record.cycle, record.step
                 self._history.add_step(record)
                 seconds = (
                     seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING) if done > 1 else record.seconds
                 )
-                yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                try:
+                    yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                except GeneratorExit:  # stop() or close()
+                    self._save(trainer)
+                    raise
                 if record.step % self._config.checkpoint_every == 0:
                     self._save(trainer)
-        except GeneratorExit:  # stop() or close()
-            self._save(trainer)
-            raise
-        except Exception:
-            self._trainer = None  # the next job goes on from the last checkpoint
-            self.cycle, self.step = self._workspace.last_step()
-            raise
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
         metrics = yield from self._score(trainer)
@@ -130,6 +130,18 @@ class Engine:
             )
         )
         yield CycleDone(trainer.cycle)
+
+    def _steps(self, trainer: Trainer, steps: int, feed: Feed) -> Generator[StepRecord]:
+        """Yield the steps; when one fails, its model is dropped."""
+        try:
+            yield from trainer.steps(steps, feed)
+        except TooFewLabelsError:  # labels were taken back meanwhile; the model is whole
+            self._save(trainer)
+            raise
+        except Exception:
+            self._trainer = None  # the next job goes on from the last checkpoint
+            self.cycle, self.step = self._workspace.last_step()
+            raise
 
     def score(self) -> Iterator[Event]:
         """Score all images with the model that is there.
