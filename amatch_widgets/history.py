@@ -15,7 +15,7 @@ from amatch_widgets.learn.records import StepRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CycleRecord", "History"]
+__all__ = ["CycleRecord", "History", "utc_now"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ class History:
         self._lock = threading.Lock()
         self._steps: list[StepRecord] = []
         self._cycles: list[CycleRecord] = []
-        if path.exists():
-            for line in path.read_text("utf-8", "replace").splitlines():
-                self._replay(line)
-            self._forget_from(last_step + 1)
+        self._is_torn = False  # the last line lacks its end: the kernel was killed while it was written
+        for line in self._read().splitlines():
+            self._replay(line)
+        self._forget_from(last_step + 1)
 
     def __repr__(self) -> str:
         return f"History({len(self._steps)} steps, {len(self._cycles)} cycles)"
@@ -95,8 +95,9 @@ class History:
             return self._steps[n:]
 
     def add_step(self, record: StepRecord) -> None:
-        """Take a step; it is on disk on return."""
+        """Take a step; one that was done before, and lost with its model, is replaced."""
         with self._lock:
+            self._forget_from(record.step)
             self._steps.append(record)
         self._append({"step": asdict(record)})
 
@@ -106,10 +107,24 @@ class History:
             self._cycles.append(record)
         self._append({"cycle": asdict(record) | {"metrics": record.metrics.to_dict()}})
 
+    def _read(self) -> str:
+        try:
+            text = self._path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            _log.exception("The history cannot be read from %s", self._path)
+            return ""
+        self._is_torn = bool(text) and not text.endswith("\n")
+        return text
+
     def _append(self, entry: dict[str, Any]) -> None:
+        line = ("\n" if self._is_torn else "") + json.dumps(entry) + "\n"
+        self._is_torn = True  # until it is whole
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(line)
+            self._is_torn = False
         except OSError:
             _log.exception("The history cannot be written to %s", self._path)
 
@@ -127,8 +142,9 @@ class History:
             _log.warning("A line of %s cannot be read and is skipped", self._path)
 
     def _forget_from(self, step: int) -> None:
-        while self._steps and self._steps[-1].step >= step:
-            self._steps.pop()
+        for records in (self._steps, self._cycles):
+            while records and records[-1].step >= step:
+                records.pop()
 
 
 def utc_now() -> str:
