@@ -88,7 +88,10 @@ class Controls(View):
             job = self.session.job
             running = f"Working: {job}" if job else "Working"
             self.state_text = running if state == "running" else _WORDS.get(state, state)
-            self.can = {what: what in _ALLOWED.get(state, ()) for what in _COMMANDS}
+            allowed = _ALLOWED.get(state, ())
+            if state == "running" and self.session.is_stopping:
+                self.state_text, allowed = "Stopping after this step", ()
+            self.can = {what: what in allowed for what in _COMMANDS}
             if state not in {"running", "paused"}:
                 self.progress, self.progress_text = -1.0, ""
             elif self.progress < 0:
@@ -137,7 +140,7 @@ class Controls(View):
     def _show_progress(self, event: StepDone | ScoringProgress, doing: str, so_far: str) -> None:
         if self.progress < 0:
             return  # a late event of work that has ended
-        if self.state == "running":
+        if self.can["stop"] and self.state == "running":
             self.state_text = doing
         self.progress = event.done / event.total if event.total else 0.0
         self.progress_text = f"{so_far} · {duration(event.seconds_left)} left"

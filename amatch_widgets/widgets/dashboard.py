@@ -73,6 +73,7 @@ class Dashboard(View):
 
     def __init__(self, session: Session) -> None:
         self._numbers = itertools.count(1)
+        self._problems: dict[str, str] = {}  # met while looking: the session lists those met at work
         self._pump: Pump | None = None
         self._heard = time.monotonic()
         self._is_asleep = False
@@ -113,6 +114,8 @@ class Dashboard(View):
                     self._say(event.level, event.text)
                 elif isinstance(event, Failed):
                     self._say("error", f"{event.job.capitalize()} failed: {event.text}")
+                elif isinstance(event, ProblemFound):
+                    self._problems[event.image_id] = event.reason
             if self._is_asleep:
                 return None
         self._shielded(self.controls.apply, events)
@@ -213,7 +216,7 @@ class Dashboard(View):
         session = self.session
         kept = session.labels.counts()
         held_out = len(session.labels.for_split("test"))
-        problems = dict(session.problems)
+        problems = self._problems | session.problems
         shown = [[image_id, problems[image_id]] for image_id in itertools.islice(problems, _PROBLEMS_SHOWN)]
         with self.desk.lock, self.hold_sync():
             self.counts = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from traitlets import Dict, Int, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
-from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
+from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
 from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
 from amatch_widgets.widgets.view import Desk, View, handler
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from amatch_widgets.session import Session
+    from amatch_widgets.session import Session, Show
 
 __all__ = ["Gallery"]
 
@@ -71,6 +71,7 @@ class Gallery(View):
         self._serials = itertools.count(1)
         self._pages: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._seed = 0
+        self._problems_told: set[str] = set()
         self._loader = ThumbnailLoader(session.thumbnail, self._deliver)
         super().__init__(session, desk)
         with self.desk.lock:
@@ -184,7 +185,10 @@ class Gallery(View):
                 raise StateError("The page was left too long ago: turn back to it and label again.")
             if data.get("label") not in _LABELS:
                 raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            self.label(image_ids[int(data["index"])], _LABELS[data["label"]])
+            index = data.get("index")
+            if not isinstance(index, int) or not 0 <= index < len(image_ids):
+                raise LabelError(f"There is no tile {index!r} on the page.")
+            self.label(image_ids[index], _LABELS[data["label"]])
             is_kept = True
         finally:
             self.send({"method": "settled", "args": [data.get("token"), is_kept]})
@@ -218,7 +222,7 @@ class Gallery(View):
         session = self.session
         is_scored = session.scores_cycle is not None
         sort = self.sort if is_scored or self.sort == "recent" else "random"
-        self._order = session.ranking(sort, show=self.show, seed=self._seed)
+        self._order = session.ranking(sort, show=cast("Show", self.show), seed=self._seed)
         self._scores, self._cycle = session.scores, session.scores_cycle
         self._number = 0
         with self.hold_sync():
@@ -277,6 +281,12 @@ class Gallery(View):
         with self.desk.lock:
             images = [[position, t.url, t.problem] for position, t in thumbnails]
             self.send({"method": "images", "args": [serial, images]})
+            image_ids = self._pages.get(serial, ())
+            found = {image_ids[k]: t.problem for k, t in thumbnails if t.problem and k < len(image_ids)}
+            new = {i: reason for i, reason in found.items() if i not in self._problems_told}
+            self._problems_told.update(new)
+        for image_id, reason in new.items():  # so that all dashboards list it
+            self.session.hub.publish(ProblemFound(image_id, reason))
 
 
 def _score_text(score: float) -> str:

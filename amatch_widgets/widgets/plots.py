@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from amatch_widgets.history import CycleRecord
     from amatch_widgets.learn.metrics import Estimate
-    from amatch_widgets.session import CycleRecord, Session, StepRecord
+    from amatch_widgets.learn.records import StepRecord
+    from amatch_widgets.session import Session
 
 __all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
@@ -128,7 +130,7 @@ def share_chart(steps: Sequence[StepRecord], threshold: float) -> dict[str, Any]
         }
     ]
     last = steps[-1]
-    chart["value"] = f"last step {last.n_anomaly:.3g} ◆ {last.n_normal:.3g} ●"
+    chart["value"] = f"last step {last.n_anomaly} ◆ {last.n_normal} ●"
     return chart | {"x_ticks": x.ticks(5, whole=True), "y_ticks": y.ticks(2, percent=True)}
 
 

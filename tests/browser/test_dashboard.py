@@ -1,0 +1,201 @@
+"""The whole dashboard in a real JupyterLab: how it looks, what it survives, and a first hunt."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import amatch_widgets as am
+
+
+def ready(nb, first=0):
+    nb.run(first)
+    assert "Error" not in nb.output(first), nb.output(first)
+    nb.run(first + 1)
+    nb.page.wait_for_selector(".amw-tile img")
+    return nb.page
+
+
+def brightness(page, selector, what):
+    colour = page.eval_on_selector(selector, f"e => getComputedStyle(e).{what}")
+    return np.mean([float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]])
+
+
+def has_theme(page, theme):
+    text, ground = brightness(page, ".amw-root", "color"), brightness(page, ".amw-tile", "backgroundColor")
+    return (text < 100 and ground > 200) if theme == "light" else (text > 180 and ground < 80)
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
+def test_dashboard_fits_and_follows_the_theme(notebook, sky, theme, size):
+    nb = notebook(sky, theme=theme, width=size[0], height=size[1])
+    page = ready(nb)
+    page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 48")
+    assert page.eval_on_selector(".jp-WindowedPanel-outer", "e => e.scrollWidth <= e.clientWidth + 1")
+    for part in (".amw-root", ".amw-scroll", ".amw-right", ".amw-plots-scroll"):
+        assert page.eval_on_selector(part, "e => e.scrollWidth <= e.clientWidth + 1"), part
+    left, right = (page.locator(part).bounding_box() for part in (".amw-left", ".amw-right"))
+    assert left["x"] + left["width"] <= right["x"]
+    assert left["width"] > 1.5 * right["width"]
+    assert has_theme(page, theme)
+    other = "dark" if theme == "light" else "light"
+    nb.theme(other)
+    assert has_theme(page, other)
+    assert "400 images" in page.inner_text(".amw-head")
+    assert page.is_enabled(".amw-train")
+    assert not page.is_enabled(".amw-pause")
+    assert page.locator(".amw-chart").count() == 4
+
+
+HOSTILE = [
+    '<img src=x onerror="window.pwned=1">.png',
+    '{{ constructor.constructor("window.pwned=2")() }}.png',
+    "\"double\" 'single' and\nnewline.png",
+    "__proto__.png",
+    "x" * 240 + ".png",
+    "日本語 🌌 é.png",
+]
+
+
+def test_hostile_file_names_are_shown_as_text_and_nothing_runs(notebook, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in HOSTILE:
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / name)
+    broken = '<svg onload="window.pwned=3"> {{ 7 * 191 }}.png'
+    (folder / broken).write_bytes(b"")
+    nb = notebook(
+        [
+            (
+                "import amatch_widgets as am\n"
+                f"session = am.Session(am.open_source({str(folder)!r}), path={str(tmp_path / 'run')!r})"
+            ),
+            "session",
+        ]
+    )
+    page = ready(nb)
+    page.wait_for_selector(".amw-problem")
+    titles = page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
+    assert sorted(titles) == sorted([*HOSTILE, broken])
+    for k, title in enumerate(titles):
+        page.click(f'.amw-tile[data-index="{k}"] .amw-image')
+        page.wait_for_function("(t) => document.querySelector('.amw-id').textContent === t", arg=title)
+        page.keyboard.press("a")
+        page.wait_for_selector(f'.amw-tile[data-index="{k}"][data-label="anomaly"][data-kept="yes"]')
+    page.click(".amw-problems-toggle")
+    assert broken in page.inner_text(".amw-problems")
+    nb.ask(f"from amatch_widgets import events\nsession.hub.publish(events.Message('warning', {broken!r}))")
+    page.wait_for_selector(".amw-message.amw-warning")
+    assert broken in page.inner_text(".amw-message.amw-warning")
+    assert page.evaluate("window.pwned") is None
+    assert page.locator('.amw-root img[src="x"]').count() == 0
+    assert page.locator(".amw-root svg[onload]").count() == 0
+
+
+def test_saved_notebook_holds_no_image_and_a_reload_brings_the_dashboard_back(notebook, sky):
+    nb = notebook(sky)
+    page = ready(nb)
+    page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 48")
+    page.click('.amw-tile[data-index="5"] .amw-a')
+    page.wait_for_selector('.amw-tile[data-index="5"][data-label="anomaly"][data-kept="yes"]')
+    nb.save()
+    saved = nb.path.read_text()
+    assert json.loads(saved)["metadata"]["widgets"], "the state of the widgets was to be saved"
+    assert "data:image" not in saved
+    assert len(saved) < 200_000
+    nb.open()
+    page.wait_for_selector('.amw-tile[data-index="5"][data-label="anomaly"][data-kept="yes"]')
+    page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 48")
+    page.click('.amw-tile[data-index="6"] .amw-n')
+    page.wait_for_selector('.amw-tile[data-index="6"][data-label="normal"][data-kept="yes"]')
+
+
+def test_no_acknowledged_label_is_lost_when_the_kernel_is_killed(notebook, sky, tmp_path):
+    nb = notebook(sky)
+    page = ready(nb)
+    pid = int(nb.ask("import os; print(os.getpid())"))
+    page.click('.amw-tile[data-index="0"] .amw-image')
+    kept = 'document.querySelectorAll(\'.amw-tile[data-kept="yes"]:not([data-label=""])\')'
+    for k in range(40):
+        page.keyboard.press("an"[k % 2])
+        if k == 20:
+            page.wait_for_function(f"{kept}.length >= 10")
+            os.kill(pid, signal.SIGKILL)
+    page.wait_for_selector(".amw-dead")
+    acknowledged = page.evaluate(f"[...{kept}].map(t => [t.title, t.dataset.label])")
+    assert 10 <= len(acknowledged) < 40
+    with am.Session.open(tmp_path / "run") as session:
+        labels = {image_id: label.label for image_id, label in session.labels.current().items()}
+    assert {i: labels.get(i) for i, _ in acknowledged} == dict(acknowledged)
+
+
+def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
+    with (galaxies / "classes.csv").open(newline="") as file:
+        truth = {row["filename"]: row["class"] for row in csv.DictReader(file)}
+    shortlist = tmp_path / "found" / "shortlist.csv"
+    shortlist.parent.mkdir()
+    nb = notebook(
+        [
+            (
+                "import amatch_widgets as am\n"
+                f"source = am.open_source({str(galaxies / 'images')!r})\n"
+                "session = am.Session(source, train=am.TrainConfig(steps=3, seed=0),\n"
+                f"                     path={str(tmp_path / 'run')!r})"
+            ),
+            "session",
+        ]
+    )
+    page = ready(nb)
+
+    def label_page():
+        titles = page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
+        page.click('.amw-tile[data-index="0"] .amw-image')
+        for title in titles:
+            page.keyboard.press("a" if truth[title.rsplit("/")[-1]] == "edge_on" else "n")
+        page.wait_for_function(
+            'document.querySelectorAll(\'.amw-tile[data-kept="yes"]:not([data-label=""])\').length'
+            f" === {len(titles)}"
+        )
+        return sum(truth[t.rsplit("/")[-1]] == "edge_on" for t in titles)
+
+    assert label_page() >= 2
+    page.click(".amw-train")
+    page.wait_for_selector(".amw-stop:enabled")
+    assert not page.is_enabled(".amw-train")
+    page.wait_for_function("document.querySelector('.amw-progress-text').textContent.includes('step')")
+    # Labels never wait for the training.
+    page.keyboard.press("PageDown")
+    page.wait_for_function("document.querySelector('.amw-page-number').textContent.trim().startsWith('2')")
+    page.click('.amw-tile[data-index="0"] .amw-image')
+    page.keyboard.press("n")
+    page.wait_for_selector('.amw-tile[data-index="0"][data-label="normal"][data-kept="yes"]', timeout=5_000)
+    page.wait_for_function(
+        "document.querySelector('.amw-refresh').textContent.includes('New scores')", timeout=120_000
+    )
+    page.wait_for_selector(".amw-train:enabled")
+    assert page.locator(".amw-chart-losses polyline").count() == 3
+    page.wait_for_selector(".amw-chart-scores rect")
+    assert not page.locator(".amw-message.amw-error").count()
+
+    page.click(".amw-refresh")
+    page.wait_for_selector(".amw-tile .amw-score")
+    scores = page.eval_on_selector_all(".amw-tile .amw-score", "all => all.map(e => Number(e.textContent))")
+    assert scores == sorted(scores, reverse=True)
+    assert not page.locator(".amw-tile:not([data-label=''])").count()
+    label_page()
+    page.fill(".amw-path", str(shortlist))
+    page.fill(".amw-top", "25")
+    page.click(".amw-do-export")
+    page.wait_for_selector(".amw-message.amw-info")
+    with shortlist.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 25
+    exported = [float(row["score"]) for row in rows]
+    assert exported == sorted(exported, reverse=True)

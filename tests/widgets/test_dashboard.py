@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+
+from amatch_widgets.errors import MissingExtraError
+from amatch_widgets.events import Failed, Message, ScoringProgress, StateChanged, StepDone
+from amatch_widgets.widgets import Dashboard
+from amatch_widgets.widgets.controls import duration
+from amatch_widgets.widgets.view import View, in_words, require_ipyvuetify
+
+WAIT_S = 20
+
+
+def until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        threading.Event().wait(0.01)
+
+
+@pytest.fixture
+def board(session):
+    board = Dashboard(session)
+    yield board
+    board.close()
+
+
+def texts(board):
+    return [(m["level"], m["text"]) for m in board.messages]
+
+
+def test_counts_are_those_of_the_session(board, session):
+    assert board.counts["images"] == 200
+    assert (board.counts["anomalies"], board.counts["normals"]) == (5, 15)
+    assert board.counts["held_out"] == len(session.labels.for_split("test"))
+    session.label({session.source.ids[0]: "normal", session.source.ids[1]: "normal"})
+    until(lambda: sum(board.counts[k] for k in ("anomalies", "normals")) == len(session.labels))
+
+
+def test_session_shows_a_dashboard(session):
+    board = session.show()
+    assert isinstance(board, Dashboard)
+    board.close()
+    board.close()
+
+
+def test_two_dashboards_agree_on_labels(board, session):
+    other = Dashboard(session)
+    for each in (board, other):
+        each.gallery.choose(show="all", sort="random")
+    image_id = next(i for i in board.gallery.image_ids if session.labels.get(i) is None)
+    board.gallery.label(image_id, "anomaly")
+    place = other.gallery.image_ids.index(image_id)
+    until(lambda: other.gallery.labels["marks"][place] == "anomaly")
+    other.close()
+
+
+def test_progress_and_state_are_shown(board, session):
+    assert board.controls.state_text == "Ready"
+    assert board.controls.can == {
+        "train": True,
+        "pause": False,
+        "resume": False,
+        "stop": False,
+        "score": True,
+    }
+    board.controls.state, board.controls.progress = "running", 0.0
+    board.controls.can = {**board.controls.can, "stop": True}
+    board.controls.apply([StepDone(step=30, done=5, total=20, steps_per_s=2.0, seconds_left=75.0)])
+    assert board.controls.progress == 0.25
+    assert board.controls.state_text == "Training"
+    assert board.controls.progress_text == "step 5 of 20 · 2 steps/s · 1 min 15 s left"
+    board.controls.apply([ScoringProgress(done=1000, total=4000, images_per_s=1050.4, seconds_left=3.0)])
+    assert board.controls.progress_text == "1,000 of 4,000 · 1,050 images/s · 3 s left"
+    board.controls.apply([StateChanged("idle")])
+    assert (board.controls.progress, board.controls.progress_text) == (-1.0, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"command": "score"}, "no model yet"),
+        ({"command": "pause"}, "nothing is running"),
+        ({"command": "close"}, "Unknown command"),
+        ({"command": "train", "steps": "many"}, "no number of steps"),
+        ({"command": "train", "steps": 0}, "allowed are 1 to"),
+        ({}, "Unknown command"),
+    ],
+)
+def test_what_the_session_refuses_is_said_in_plain_words(board, data, said):
+    board.controls.vue_do_run(data)
+    assert len(board.messages) == 1
+    assert said in board.messages[0]["text"]
+
+
+def test_a_button_hands_the_command_to_the_session(board, session, monkeypatch):
+    calls = []
+    monkeypatch.setattr(session, "train", lambda steps=None: calls.append(steps))
+    board.controls.vue_do_run({"command": "train", "steps": "12"})
+    board.controls.vue_do_run({"command": "train", "steps": ""})
+    assert calls == [12, None]
+    assert board.controls.steps == 12
+
+
+def test_errors_of_the_worker_and_messages_are_shown_once_with_a_count(board, session):
+    session.hub.publish(Failed("train", "The loss is not a number."))
+    for _ in range(3):
+        session.hub.publish(Message("warning", "Only 2 anomalies are labelled."))
+    until(lambda: len(board.messages) == 2 and board.messages[1]["times"] == 3)
+    assert texts(board) == [
+        ("error", "Train failed: The loss is not a number."),
+        ("warning", "Only 2 anomalies are labelled."),
+    ]
+    board.vue_do_dismiss({"number": board.messages[0]["number"]})
+    assert len(board.messages) == 1
+    board.vue_do_dismiss({})
+    assert board.messages == []
+
+
+def test_no_more_than_the_last_messages_are_kept(board):
+    for k in range(100):
+        board.desk.say("info", str(k))
+    assert len(board.messages) == 30
+    assert board.messages[-1]["text"] == "99"
+
+
+def test_an_unforeseen_error_in_a_part_is_said_and_the_others_go_on(board, session, monkeypatch):
+    def broken(events):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(board.controls, "apply", broken)
+    session.label({session.source.ids[0]: "anomaly"})
+    until(lambda: board.messages and board.counts["anomalies"] == session.labels.counts()["anomaly"])
+    assert "Unexpected ZeroDivisionError" in board.messages[0]["text"]
+
+
+def test_export_writes_the_shortlist_or_says_why_not(board, tmp_path):
+    target = tmp_path / "shortlist.csv"
+    board.vue_do_export({"path": str(target), "n": ""})
+    until(lambda: board.messages)
+    assert board.messages[0]["level"] == "info"
+    assert len(target.read_text().splitlines()) == 1 + 20
+    board.vue_do_export({"path": str(tmp_path / "no" / "such" / "\0"), "n": "5"})
+    until(lambda: len(board.messages) == 2)
+    assert board.messages[1]["level"] == "error"
+    board.vue_do_export({"path": " "})
+    assert "Type the name" in board.messages[2]["text"]
+
+
+def test_closing_ends_the_thread_and_the_subscription(session):
+    before = len(session.hub._subscribers)
+    board = Dashboard(session)
+    pump = board._pump
+    assert len(session.hub._subscribers) == before + 1
+    board.close()
+    assert not pump.is_alive
+    assert len(session.hub._subscribers) == before
+
+
+def test_a_dashboard_no_browser_asks_for_sleeps_and_wakes_up_whole(board, session, monkeypatch):
+    sent = []
+    board.send = lambda content, buffers=None: sent.append(content)
+    board._heard -= 1_000
+    session.label({session.source.ids[0]: "anomaly"})
+    until(lambda: board._is_asleep)
+    session.hub.publish(Failed("train", "told while asleep"))
+    until(lambda: board.messages)
+    counts = board.counts
+    session.label({session.source.ids[2]: "anomaly"})
+    board.vue_beat({})
+    assert sent == [{"method": "pulse", "args": []}]
+    assert board.counts != counts
+    assert board.counts["anomalies"] == session.labels.counts()["anomaly"]
+
+
+def test_the_pump_does_not_keep_a_dropped_dashboard(session):
+    board = Dashboard(session)
+    pump = board._pump
+    board.close()
+    del board
+    gc.collect()
+    assert not pump.is_alive
+
+
+def test_clicks_are_not_pinned_to_a_busy_thread():
+    class Comm:
+        def _reply_subshell_for(self, data, default):
+            return "pinned"
+
+    class Part:
+        comm = Comm()
+
+    View._unpin(Part)
+    assert getattr(Part.comm, "_reply_subshell_for", None) is None
+    Part.comm = object()  # another ipykernel: nothing to undo
+    View._unpin(Part)
+
+
+@pytest.mark.parametrize("version", ["1.11.3", "2.0", "3.0.9"])
+def test_an_old_ipyvuetify_is_refused_with_the_line_to_type(version):
+    with pytest.raises(MissingExtraError, match=r"pip install 'ipyvuetify>=3\.1,<4'"):
+        require_ipyvuetify(version)
+    require_ipyvuetify("3.1.0")
+    require_ipyvuetify("10.0.0rc1")
+
+
+def test_errors_of_the_system_are_said_without_their_number():
+    assert in_words(PermissionError(13, "Permission denied", "/x.csv")) == "Permission denied: /x.csv"
+    assert in_words(KeyError(3)) == "Unexpected KeyError: 3. The log has the details."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (3600, "1 h"),
+        (3900, "1 h 5 min"),
+        (float("nan"), "some time"),
+        (float("inf"), "some time"),
+        (-1, "some time"),
+    ],
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text

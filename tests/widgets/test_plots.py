@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from amatch_widgets.history import CycleRecord
+from amatch_widgets.learn.metrics import evaluate
+from amatch_widgets.learn.records import StepRecord
+from amatch_widgets.widgets.charts import HEIGHT, WIDTH
+from amatch_widgets.widgets.plots import Plots, loss_chart, metrics_chart, score_chart, share_chart
+
+
+def step(k, loss=1.0):
+    return StepRecord(
+        step=k,
+        cycle=1,
+        loss=loss,
+        supervised=loss / 2,
+        unsupervised=loss / 2,
+        share_above=0.25,
+        n_anomaly=3,
+        n_normal=17,
+        seconds=0.5,
+    )
+
+
+def cycle(k, n_held_out=40):
+    rng = np.random.default_rng(k)
+    truth = np.arange(n_held_out) % 4 == 0
+    metrics = evaluate(truth, truth + rng.normal(0, 0.5, n_held_out), n_bootstrap=100)
+    return CycleRecord(
+        cycle=k, step=k, metrics=metrics, n_anomalies=10, n_normals=30, train_s=1.0, score_s=1.0, time=""
+    )
+
+
+def places(points):
+    return [tuple(float(v) for v in pair.split(",")) for pair in points.split()]
+
+
+def test_without_data_each_chart_says_so():
+    assert loss_chart([])["note"] == "no training yet"
+    assert share_chart([], 0.95)["note"] == "no training yet"
+    assert metrics_chart([])["note"] == "no cycle has ended yet"
+    assert score_chart(np.full(5, np.nan, np.float32), None)["note"] == "nothing is scored yet"
+
+
+def test_losses_are_three_curves_of_at_most_500_points_inside_the_chart():
+    chart = loss_chart([step(k, 1 + math.sin(k)) for k in range(1, 5_001)])
+    assert [line["name"] for line in chart["lines"]] == ["total", "supervised", "unsupervised"]
+    for line in chart["lines"]:
+        points = places(line["points"])
+        assert 100 < len(points) <= 500
+        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert chart["x_ticks"]
+    assert chart["y_ticks"][0][1] == "0"
+
+
+def test_a_loss_that_is_not_a_number_leaves_a_gap():
+    chart = loss_chart([step(1), step(2, math.nan), step(3)])
+    assert len(places(chart["lines"][0]["points"])) == 2
+
+
+def test_one_step_alone_can_be_drawn():
+    assert loss_chart([step(1)])["lines"]
+    assert share_chart([step(1)], 0.95)["lines"]
+
+
+def test_the_share_tells_the_pseudo_labels_of_each_class():
+    chart = share_chart([step(1), step(2)], 0.95)
+    assert chart["title"] == "Pseudo-labels above 0.95"
+    assert chart["value"] == "last step 3 ◆ 17 ●"
+    assert [text for _, text in chart["y_ticks"]] == ["0 %", "50 %", "100 %"]
+
+
+def test_each_cycle_has_its_interval_around_its_value():
+    chart = metrics_chart([cycle(1), cycle(2)])
+    assert [line["name"] for line in chart["lines"]] == ["AUROC", "AUPRC"]
+    assert len(chart["intervals"]) == 4
+    for mark in chart["intervals"]:
+        assert mark["high"] <= mark["y"] <= mark["low"]  # y runs downwards
+
+
+def test_too_few_held_out_labels_are_said_instead_of_a_number():
+    chart = metrics_chart([cycle(1, n_held_out=3)])
+    assert chart["lines"] == []
+    assert chart["note"].startswith("too few to say")
+
+
+def test_score_bars_count_all_scores_and_nan_is_none():
+    scores = np.array([0.0, 0.01, 0.5, 1.0, np.nan], np.float32)
+    chart = score_chart(scores, 3)
+    assert len(chart["bars"]) == 3
+    assert all(height > 0 and width > 0 for _, _, width, height in chart["bars"])
+    assert chart["value"] == "images, cycle 3"
+    assert chart["y_ticks"][0][1] == "1"
+
+
+def test_plots_of_a_new_session_say_what_is_missing(session):
+    plots = Plots(session)
+    assert [chart["key"] for chart in plots.charts] == ["metrics", "losses", "share", "scores"]
+    assert len(plots.headline) == 1
+    assert plots.headline[0]["interval"].startswith("too few to say")
+    session.history.add_step(step(1))
+    plots.show_all()
+    assert plots.charts[1]["lines"]
+    plots.close()
