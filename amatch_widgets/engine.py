@@ -198,8 +198,8 @@ class Engine:
         from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
         if self._trainer is None:
-            trainer = Trainer(self._config, self._source.channels)
             checkpoints = self._workspace.checkpoints()
+            trainer = Trainer(self._config, self._source.channels, is_blank=bool(checkpoints))
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
             self._trainer, self._saved_step = trainer, trainer.step

@@ -40,6 +40,9 @@ class Trainer:
     config : TrainConfig
     channels : int
         Of the images.
+    is_blank : bool
+        A checkpoint will be loaded into it: start from random weights, so that neither a file nor
+        a hub has to be there.
 
     Attributes
     ----------
@@ -53,17 +56,15 @@ class Trainer:
     Thread safety: none; all calls belong on the worker's thread.
     """
 
-    def __init__(self, config: TrainConfig, channels: int) -> None:
+    def __init__(self, config: TrainConfig, channels: int, *, is_blank: bool = False) -> None:
         self.config, self.channels = config, channels
         self.device = choose_device(config.device)
         self.step = self.cycle = 0
-        self._build()
+        self._build("random" if is_blank else config.weights)
 
-    def _build(self) -> None:
+    def _build(self, weights: str | None) -> None:
         config = self.config
-        model = build_classifier(
-            config.backbone, channels=self.channels, weights=config.weights, seed=config.seed
-        )
+        model = build_classifier(config.backbone, channels=self.channels, weights=weights, seed=config.seed)
         self.model = model.to(self.device)
         self._ema = ModelEmaV3(self.model, decay=config.ema)
         self.optimiser = _optimiser(self.model, config)
@@ -97,7 +98,7 @@ class Trainer:
         """
         labelled = feed.labelled()
         if self.step and self.config.restart:
-            self._build()
+            self._build(self.config.weights)
         if not self.step or self.config.restart:
             start_head(self.model, labelled)
             self._ema.set(self.model)  # type: ignore[no-untyped-call]
