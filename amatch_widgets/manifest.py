@@ -22,7 +22,7 @@ __all__ = ["Manifest"]
 
 _VERSIONS = ("amatch-widgets", "torch", "timm", "numpy", "pillow")
 # What labels, scores and checkpoints rest on; the other options may change from cycle to cycle.
-_FIXED = ("backbone", "test_share", "weights")
+_FIXED = ("backbone", "test_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Manifest:
         else:
             _check_source(workspace.path, found, source)
             kept = cls(*_options(workspace.path, found))
-            kept._check(workspace.path, train, image)
-            manifest = cls(train or kept.train, kept.image)
+            kept._check(workspace, train, image)
+            manifest = cls(train or kept.train, image or kept.image)
         workspace.write_manifest(
             {
                 "source": source.spec(),
@@ -100,18 +100,21 @@ class Manifest:
                 f"{str(path)!r} is no session folder: it has no session.json. Give the path= of an earlier "
                 "session, or begin a new one: amatch_widgets.Session(source, path=...)."
             )
-        spec: dict[str, Any] = found["source"]
+        spec = found.get("source")
+        if not isinstance(spec, dict):
+            raise _damaged(path, "it does not say what its images are")
         return spec
 
-    def _check(self, path: Path, train: TrainConfig | None, image: Preprocess | None) -> None:
-        if image is not None and image != self.image:
+    def _check(self, workspace: Workspace, train: TrainConfig | None, image: Preprocess | None) -> None:
+        path, has_model = workspace.path, bool(workspace.checkpoints())
+        if image is not None and image != self.image and has_model:
             raise ConfigError(
                 f"The session in {str(path)!r} prepares images with {self.image}, not {image}: its scores "
                 "and model rest on that. Leave image= out, or choose another path=."
             )
         for name in _FIXED if train is not None else ():
             old, new = getattr(self.train, name), getattr(train, name)
-            if old != new:
+            if old != new and (has_model or name != "backbone"):
                 raise ConfigError(
                     f"The session in {str(path)!r} was made with {name}={old!r}; found {new!r}. This option "
                     "cannot change within a session: keep it, or choose another path=."
@@ -122,7 +125,7 @@ def _check_source(path: Path, found: dict[str, Any], source: ImageSource) -> Non
     if found.get("fingerprint") != source.fingerprint():
         raise SourceError(
             f"The session in {str(path)!r} is of {found.get('source_name')!r} with "
-            f"{found.get('n_images'):,} images; found {source.name!r} with {len(source):,} images, or the "
+            f"{found.get('n_images')} images; found {source.name!r} with {len(source)} images, or the "
             "same number under other names. Give the same images, or choose another path= for these."
         )
 
@@ -131,10 +134,14 @@ def _options(path: Path, found: dict[str, Any]) -> tuple[TrainConfig, Preprocess
     try:
         return TrainConfig.from_dict(found["train"]), Preprocess.from_dict(found["image"])
     except (KeyError, TypeError, ConfigError) as error:
-        raise WorkspaceError(
-            f"The manifest {str(path / 'session.json')!r} is damaged or of a newer version: {error}. Update "
-            "amatch-widgets, or move the file away and make the session again with the same source."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, why: object) -> WorkspaceError:
+    return WorkspaceError(
+        f"The manifest {str(path / 'session.json')!r} is damaged or of a newer version: {why}. Update "
+        "amatch-widgets, or move the file away and make the session again with the same source."
+    )
 
 
 def _version(name: str) -> str:
