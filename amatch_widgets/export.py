@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,9 @@ def shortlist(
     )
 
 
+_COLUMNS = ("id", "score", "rank", "label", "tags", "note")
+
+
 def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Path]) -> Path:
     """Write a table as CSV (UTF-8), all or nothing.
 
@@ -71,16 +75,17 @@ def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Pa
     path : Path
         Replaced if it exists.
     protected : collection of Path
-        Files of the user that are never written to.
+        Files of the user that are never written to; nor is any other table of labels.
 
     Raises
     ------
     WorkspaceError
         If it is protected or cannot be written.
     """
-    if path.resolve() in protected:
+    if path.resolve() in protected or _is_label_table(path):
         raise WorkspaceError(
-            f"{str(path)!r} is the label table that was read; it is never written to. Choose another name."
+            f"{str(path)!r} is a table of labels that is not of this session's making; it is never written "
+            "to. Choose another name."
         )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -95,3 +100,15 @@ def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Pa
             "Choose a file in a folder that you can write to."
         ) from error
     return path
+
+
+def _is_label_table(path: Path) -> bool:
+    """Tell whether a file is a table with labels, but no shortlist, so that it may be the user's only one."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(10_000).decode("utf-8-sig", "replace")
+    except OSError:  # not there
+        return False
+    columns = [name.strip().strip('"').casefold() for name in re.split("[,;\t]", first)]
+    has_labels = "label" in columns and not {"id", "filename"}.isdisjoint(columns)
+    return has_labels and tuple(columns) != _COLUMNS
