@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -79,8 +79,9 @@ class Session:
 
     Notes
     -----
-    Thread safety: `label` and the queries may be called from any thread. ``_scored`` and the
-    caches are single tuples, replaced as a whole; the worker alone replaces ``_scored``.
+    Thread safety: `label` and the queries may be called from any thread. ``_scored``, which is
+    (cycle, step, scores), and the caches are single tuples, replaced as a whole; the worker alone
+    replaces ``_scored``.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class Session:
         annotator: str = "",
     ) -> None:
         self.source: ImageSource = open_source(source)
-        self.path = Path(path) if path is not None else Path("runs") / _slug(self.source.name)
+        folder = Path("runs", _slug(self.source.name)) if path is None else Path(path).expanduser()
+        self.path = folder.absolute()  # the working directory may change
         self.hub = EventHub()
         self.annotator = annotator
         self._workspace = Workspace(self.path)
@@ -262,14 +264,14 @@ class Session:
             )
         if not labels:
             return
-        scores = self.scores
+        _, step, scores = self._scored
         self.labels.set(
             labels,
             by=self.annotator if by is None else by,
             tags=tags,
             note=note,
             scores={i: float(scores[self._index[i]]) for i in labels},
-            step=self.step if self.scores_cycle is not None else None,
+            step=step,
             reason=reason,
         )
         self.hub.publish(LabelsChanged(tuple(labels)))
@@ -404,7 +406,7 @@ class Session:
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
-        return self._scored[1]
+        return self._scored[2]
 
     @property
     def scores_cycle(self) -> int | None:
@@ -427,15 +429,18 @@ class Session:
 
     def _use_scores(self, cycle: int, scores: npt.NDArray[np.float32]) -> Metrics:
         scores.setflags(write=False)
-        self._scored = (cycle, scores)
+        self._scored = (cycle, self.step, scores)
         return self.metrics
 
-    def _last_scores(self) -> tuple[int | None, npt.NDArray[np.float32]]:
+    def _last_scores(self) -> tuple[int | None, int | None, npt.NDArray[np.float32]]:
         cycles = self._store.cycles()
         n = len(self.source)
         scores = self._store.load(cycles[-1], n) if cycles else np.full(n, np.nan, np.float32)
         scores.setflags(write=False)
-        return (cycles[-1] if cycles else None), scores
+        if not cycles:
+            return None, None, scores
+        step = self._store.info(cycles[-1]).model.removeprefix("step=")
+        return cycles[-1], int(step) if step.isdecimal() else None, scores
 
     # ---- queries ----------------------------------------------------------------------------
 
@@ -480,13 +485,15 @@ class Session:
         Returns
         -------
         ndarray of int64, shape (M,)
-            Images without a score come last.
+            Images without a score come last. Read-only.
         """
         key = (how, show, seed, self.labels.version, self.scores_cycle, id(self.scores))
         ranking: npt.NDArray[np.int64] = self._cached("ranking", key, lambda: self._rank(how, show, seed))
         return ranking
 
     def _rank(self, how: str, show: Show, seed: int) -> npt.NDArray[np.int64]:
+        if show not in get_args(Show):
+            raise ConfigError(f"Unknown show={show!r}. Allowed are 'all', 'unlabelled' and 'labelled'.")
         labelled = [self._index[i] for i in reversed(self.labels.current()) if i in self._index]
         subset: npt.NDArray[np.int64] | None = None
         if show == "labelled" or how == "recent":
@@ -495,9 +502,9 @@ class Session:
             is_free = np.ones(len(self.source), bool)
             is_free[labelled] = False
             subset = np.flatnonzero(is_free)
-        elif show != "all":
-            raise ConfigError(f"Unknown show={show!r}. Allowed are 'all', 'unlabelled' and 'labelled'.")
-        return order(self.scores, how, subset=subset, seed=seed)
+        ranking = order(self.scores, how, subset=subset, seed=seed)
+        ranking.setflags(write=False)
+        return ranking
 
     def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX) -> bytes:
         """Return a small JPEG of an image, its longer side at most `side` pixels.
