@@ -79,7 +79,7 @@ binder-test: ## Install what Binder installs into a fresh environment and run a 
 	rm -rf build/binder
 	$(PYTHON) -m venv build/binder
 	cd binder && ../build/binder/bin/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt
-	AMATCH_HEADLESS=1 AMATCH_IMAGES=400 AMATCH_PAGES=2 AMATCH_STEPS=3 \
+	AMATCH_HEADLESS=1 AMATCH_IMAGES=600 AMATCH_PAGES=2 AMATCH_STEPS=3 \
 		build/binder/bin/python notebooks/run.py notebooks/quickstart.ipynb --html build/binder/quickstart.html
 
 clean: ## Remove the environment and everything that was built

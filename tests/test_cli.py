@@ -16,6 +16,13 @@ from amatch_widgets.events import EventHub, StepDone
 from amatch_widgets.learn.metrics import evaluate
 
 
+class SevenImages:
+    ids = tuple("abcdefg")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class QuietSession:
     """Writes down how it is made and called; `on_wait` is what happens while one waits."""
 
@@ -27,7 +34,7 @@ class QuietSession:
         self.options = {"source": source, **options}
         self.calls = []
         self.path = Path(options.get("path", "run"))
-        self.source = range(7)
+        self.source = SevenImages()
         self.step, self.cycle, self.scores_cycle = 12, 1, 1
         self.labels = SimpleNamespace(counts=lambda: {"anomaly": 2, "normal": 3})
         self.problems = {}
@@ -90,17 +97,20 @@ def test_a_wrong_call_says_what_is_wrong_and_exits_with_2(arguments, word, capsy
     assert word in capsys.readouterr().err
 
 
-def test_train_hands_on_what_was_asked_for_and_nothing_else(session, capsys):
-    assert main(["train", "cutouts", "--labels", "l.csv", "--path", "run", "--steps", "9"]) == 0
+def test_train_hands_on_what_was_asked_for_and_nothing_else(session, tmp_path, capsys):
+    labels = tmp_path / "l.csv"
+    labels.write_text("id,label\na,normal\nx,anomaly\nb,anomaly\n")
+    assert main(["train", "cutouts", "--labels", str(labels), "--path", "run", "--steps", "9"]) == 0
     assert session.made.options == {
         "source": "cutouts",
-        "labels": Path("l.csv"),
+        "labels": labels,
         "path": Path("run"),
         "train": None,
         "image": None,
     }
     assert session.made.calls == [("train", 9), "wait", "close"]
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err.endswith("l.csv: 1 of its ids fit no image, the first is 'x'\n")
     assert "run: 7 images, 12 steps, cycle 1" in out
     assert "labels: 2 anomalies, 3 normals" in out
     assert "AUROC: too few to say" in out
