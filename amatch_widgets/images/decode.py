@@ -142,6 +142,8 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
         _check_size(page.imagewidth, page.imagelength * page.imagedepth, page.samplesperpixel)
         _check_segments(page, file.seek(0, os.SEEK_END))
         pixels = page.asarray(maxworkers=1)  # the caller has its own threads
+        if not pixels.size or pixels.shape != page.shape or pixels.dtype.kind not in "biuf":
+            raise UnreadableError(f"it is damaged, or its pixels are no real numbers ({page.dtype})")
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             return np.moveaxis(page.colormap[:, pixels] >> 8, 0, -1).astype(np.uint8)
         if page.axes == "SYX":

@@ -245,6 +245,11 @@ def test_a_tiff_with_too_many_samples_is_refused():
         read(buffer.getvalue())
 
 
+def test_a_tiff_of_complex_numbers_is_refused():
+    with pytest.raises(UnreadableError, match=r"its pixels are no real numbers \(complex64\)"):
+        read(tiff(FLOAT[..., 0].astype(np.complex64)))
+
+
 def test_a_decoder_out_of_memory_says_so(monkeypatch):
     def fail(_image):
         raise MemoryError
