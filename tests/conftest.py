@@ -1,0 +1,49 @@
+"""A training so small that a test of a whole cycle takes a fraction of a second."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from amatch_widgets.demo import sky
+from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.learn.config import TrainConfig
+from amatch_widgets.session import Session
+
+_LIGHT = {
+    "backbone": "test_resnet",  # timm's own for tests: 0.4 million parameters
+    "weights": "random",
+    "steps": 2,
+    "batch": 4,
+    "unlabelled_ratio": 2,
+    "freeze_norm": False,
+    "memory_mb": 16,
+    "score_batch": 32,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def light():
+    """Make the options of a light training, some of them changed."""
+    return lambda **changes: TrainConfig(**{**_LIGHT, **changes})
+
+
+@pytest.fixture
+def make_session(tmp_path, light):
+    """Open light sessions on a small sky, by default in one folder; all are closed in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(source=None, *, path=None, labels="some", train=None, image=None, **changes):
+            source = sky(60, size=32, prevalence=0.2) if source is None else source
+            session = Session(
+                source,
+                path=tmp_path / "run" if path is None else path,
+                labels=source.first_labels(4, 8) if labels == "some" else labels,
+                train=light(**changes) if train is None else train,
+                image=Preprocess(size=32) if image is None else image,
+            )
+            return stack.enter_context(session)
+
+        yield make
