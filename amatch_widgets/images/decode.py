@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_PIXELS", "UnreadableError", "decode"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode"]
 
 MAX_PIXELS = 200_000_000  # 0.6 GB as RGB: more is an attack or not a cutout
+MAX_BYTES = 8 * MAX_PIXELS  # RGBA of 16 bits; the samples of a TIFF may be many, and of 8 bytes each
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -48,8 +49,8 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     Raises
     ------
     UnreadableError
-        The file is no such image, damaged, or has more than `MAX_PIXELS` pixels, which is found out before
-        they are decoded.
+        The file is no such image, damaged, or larger than `MAX_PIXELS` or `MAX_BYTES`, which is found out
+        before it is decoded.
     OSError
         The disk failed, not the file.
     """
@@ -139,7 +140,7 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
         # A damaged tag may be a tuple of a million numbers, or missing, which makes it 0.
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise UnreadableError("it is damaged: its size is no number above 0")
-        _check_size(page.imagewidth, page.imagelength * page.imagedepth, page.samplesperpixel)
+        _check_size(page.imagewidth, page.imagelength * page.imagedepth)
         _check_segments(page, file.seek(0, os.SEEK_END))
         pixels = page.asarray(maxworkers=1)  # the caller has its own threads
         if not pixels.size or pixels.shape != page.shape or pixels.dtype.kind not in "biuf":
@@ -170,7 +171,12 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
 def _check_segments(page: Any, end: int) -> None:
     """Refuse a TIFF page of which pixels are missing: tifffile would fill the gap with zeros."""
     offsets, counts = page.dataoffsets, page.databytecounts
-    if math.prod(page.chunks) > 4 * MAX_PIXELS:
+    if page.nbytes > MAX_BYTES:
+        raise UnreadableError(
+            f"decoded it would take {page.nbytes / 1e9:.1f} GB; the limit is {MAX_BYTES / 1e9} GB. "
+            "Cut it into smaller images"
+        )
+    if math.prod(page.chunks) > MAX_BYTES // 2:
         raise UnreadableError("it is damaged: one of its tiles would be larger than any image")
     is_whole = len(offsets) == len(counts) == math.prod(page.chunked) and all(offsets) and all(counts)
     if page.compression == 1 and page.bitspersample % 8 == 0:
@@ -188,8 +194,8 @@ def _grey_alpha_to_rgba(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels[..., [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels  # noqa: PLR2004 - grey and alpha
 
 
-def _check_size(width: int, height: int, samples: int = 1) -> None:
-    if width * height > MAX_PIXELS or width * height * samples > 4 * MAX_PIXELS:
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
         raise UnreadableError(
             f"it has {width} x {height} pixels; more than {MAX_PIXELS // 10**6} million are not decoded. "
             "Cut it into smaller images"

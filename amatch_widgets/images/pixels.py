@@ -109,8 +109,11 @@ class PixelPool:
             An index is out of range.
         """
         wanted = self._checked(indices)
-        with ThreadPoolExecutor(self._threads, "amatch-pixels") as executor:
+        executor = ThreadPoolExecutor(self._threads, "amatch-pixels")
+        try:
             return _Pending(self, wanted, executor).result()
+        finally:  # after an error or an interrupt the rest is not read
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def stream(
         self, indices: ArrayLike | None = None, *, batch_size: int = 256

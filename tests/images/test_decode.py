@@ -235,13 +235,13 @@ def test_a_tiff_of_which_parts_are_missing_is_not_filled_up():
         read(with_size("tiff", 5_000))
 
 
-def test_a_tiff_with_too_many_samples_is_refused():
-    buffer = io.BytesIO(LOSSLESS["tiff deflate"][0])
+def test_a_tiff_with_too_many_bytes_is_refused_before_it_is_decoded(monkeypatch):
+    buffer = io.BytesIO(tiff(FLOAT, photometric="rgb", compression="zlib"))
     with tifffile.TiffFile(buffer, mode="r+b") as file:
-        for tag, value in (("ImageWidth", 10_000), ("ImageLength", 10_000)):
-            file.pages.first.tags[tag].overwrite(value, dtype="I")
-        file.pages.first.tags["SamplesPerPixel"].overwrite(60_000, dtype="H")
-    with pytest.raises(UnreadableError, match=r"are not decoded|damaged"):
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            file.pages.first.tags[tag].overwrite(13_000, dtype="I")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", None)
+    with pytest.raises(UnreadableError, match=r"decoded it would take 2.0 GB; the limit is 1.6 GB. Cut it"):
         read(buffer.getvalue())
 
 
