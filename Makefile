@@ -78,8 +78,8 @@ browser: ## See that Chromium is there; install it where apt and root allow
 binder-test: ## Install what Binder installs into a fresh environment and run a small hunt there
 	rm -rf build/binder
 	$(PYTHON) -m venv build/binder
-	cd binder && ../build/binder/bin/python -m pip install -qq --disable-pip-version-check --no-input -r requirements.txt
-	AMATCH_HEADLESS=1 AMATCH_IMAGES=600 AMATCH_PAGES=2 AMATCH_STEPS=3 \
+	build/binder/bin/python -m pip install -qq --disable-pip-version-check --no-input -r binder/requirements.txt -c constraints.txt
+	AMATCH_HEADLESS=1 AMATCH_IMAGES=1500 AMATCH_PAGES=2 AMATCH_STEPS=10 \
 		build/binder/bin/python notebooks/run.py notebooks/quickstart.ipynb --html build/binder/quickstart.html
 
 clean: ## Remove the environment and everything that was built
