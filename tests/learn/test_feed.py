@@ -1,0 +1,166 @@
+"""What each step sees: both classes alike, no labelled image among the unlabelled, all by seed and step."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from amatch_widgets.errors import ImageReadError, TooFewLabelsError
+from amatch_widgets.images.array import ArraySource
+from amatch_widgets.images.pixels import PixelPool
+from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.learn.feed import Feed
+
+N = 40
+LABELS = {3: 1, 7: 1, 0: 0, 1: 0, 2: 0, 20: 0, 21: 0}
+
+
+class Holey(ArraySource):
+    """An array of images that show their own number, some of which cannot be read."""
+
+    def __init__(self, bad=()):
+        super().__init__(np.arange(N, dtype=np.uint8).repeat(64).reshape(N, 8, 8))
+        self._bad = set(bad)
+
+    def read(self, index, *, min_side=None):
+        if index in self._bad:
+            raise ImageReadError(self.ids[index], "it has a hole")
+        return super().read(index, min_side=min_side)
+
+
+def make_feed(labels=LABELS, *, bad=(), batch=6, n_unlabelled=10, seed=0):
+    pool = PixelPool(Holey(bad), Preprocess(size=8, channels=1))
+    current = labels if callable(labels) else lambda: (1, labels)
+    return Feed(pool, N, current, batch=batch, n_unlabelled=n_unlabelled, seed=seed)
+
+
+def take(feed, n, first=0):
+    steps = feed.steps(first)
+    try:
+        return list(itertools.islice(steps, n))
+    finally:
+        steps.close()
+
+
+def numbers(images):
+    """Tell which images these are."""
+    return images[:, 0, 0, 0].tolist()
+
+
+def test_each_labelled_batch_has_both_classes_alike():
+    for step in take(make_feed(), 5):
+        assert step.classes.tolist() == [1, 1, 1, 0, 0, 0]
+        assert [LABELS[i] for i in numbers(step.labelled)] == step.classes.tolist()
+
+
+def test_an_odd_batch_has_one_more_of_the_common_class():
+    (step,) = take(make_feed(batch=5), 1)
+    assert step.classes.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_few_images_of_a_class_are_used_alike():
+    (step,) = take(make_feed(batch=12), 1)
+    anomalies = numbers(step.labelled[:6])
+    assert sorted(anomalies) == [3, 3, 3, 7, 7, 7]
+
+
+def test_all_labelled_images_get_their_turn():
+    seen = {i for step in take(make_feed(), 30) for i in numbers(step.labelled)}
+    assert seen == set(LABELS)
+
+
+def test_unlabelled_images_are_never_labelled_ones_nor_twice_in_a_step():
+    steps = take(make_feed(), 30)
+    for step in steps:
+        found = numbers(step.unlabelled)
+        assert len(set(found)) == len(found)
+        assert not set(found) & set(LABELS)
+    assert {i for step in steps for i in numbers(step.unlabelled)} == set(range(N)) - set(LABELS)
+
+
+def test_pixels_come_in_the_shape_that_is_promised():
+    (step,) = take(make_feed(), 1)
+    assert step.labelled.shape == (6, 8, 8, 1)
+    assert step.labelled.dtype == step.unlabelled.dtype == np.uint8
+    assert step.classes.dtype == np.int64
+
+
+def test_the_same_seed_gives_the_same_steps_and_another_one_others():
+    first, again, other = (take(make_feed(seed=s), 3) for s in (1, 1, 2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.labelled, b.labelled)
+        np.testing.assert_array_equal(a.unlabelled, b.unlabelled)
+    assert numbers(first[0].unlabelled) != numbers(other[0].unlabelled)
+
+
+def test_a_later_start_goes_on_as_if_there_had_been_no_stop():
+    whole = take(make_feed(), 6)
+    for a, b in zip(whole[3:], take(make_feed(), 3, first=3), strict=True):
+        np.testing.assert_array_equal(a.labelled, b.labelled)
+        np.testing.assert_array_equal(a.unlabelled, b.unlabelled)
+
+
+def test_new_labels_enter_at_the_next_step():
+    now = [(1, dict(LABELS))]
+    steps = make_feed(lambda: now[0]).steps(0)
+    next(steps)
+    now[0] = (2, {**LABELS, 30: 1, 31: 1, 32: 1} | dict.fromkeys((3, 7), 0))
+    step = next(steps)
+    assert sorted(numbers(step.labelled[:3])) == [30, 31, 32]
+    seen = [numbers(step.unlabelled) for step in itertools.islice(steps, 1, 10)]  # one was read ahead
+    assert not {30, 31, 32} & {i for found in seen for i in found}
+    steps.close()
+
+
+def test_labels_that_do_not_change_are_read_once():
+    asked = []
+
+    def labels():
+        asked.append(1)
+        return 1, LABELS
+
+    feed = make_feed(labels)
+    assert feed.labelled() is feed.labelled()
+    assert len(asked) == 2
+
+
+def test_unreadable_images_are_left_out_and_not_replaced():
+    feed = make_feed(bad=(7, 20, *range(22, 36)))
+    for step in take(feed, 5):
+        assert set(numbers(step.labelled[:3])) == {3}
+        assert not set(numbers(step.labelled) + numbers(step.unlabelled)) & {7, 20, *range(22, 36)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "bad", "text"),
+    [
+        ({}, (), "found 0 normal and 0 anomaly. Label at least one image as normal and one as anomaly"),
+        ({1: 0}, (), "found 1 normal and 0 anomaly. Label at least one image as anomaly"),
+        ({3: 1, 1: 0}, (3,), "1 readable image of each class.*found 1 normal and 0 anomaly"),
+    ],
+)
+def test_a_class_without_a_readable_image_is_asked_for(labels, bad, text):
+    with pytest.raises(TooFewLabelsError, match=text):
+        make_feed(labels, bad=bad).labelled()
+
+
+def test_without_unlabelled_images_the_steps_go_on():
+    (step,) = take(make_feed(n_unlabelled=0), 1)
+    assert step.unlabelled.shape == (0, 8, 8, 1)
+    everything = {i: i % 2 for i in range(N)}
+    (step,) = take(make_feed(everything), 1)
+    assert step.unlabelled.shape == (0, 8, 8, 1)
+
+
+def test_more_unlabelled_images_than_there_are_means_all():
+    (step,) = take(make_feed(n_unlabelled=1000), 1)
+    assert sorted(numbers(step.unlabelled)) == sorted(set(range(N)) - set(LABELS))
+
+
+def test_a_closed_feed_leaves_no_thread():
+    before = set(threading.enumerate())
+    take(make_feed(), 2)
+    assert set(threading.enumerate()) <= before
