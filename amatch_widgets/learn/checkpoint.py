@@ -104,10 +104,11 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         If the file is damaged or of another backbone.
     """
     details = read_details(path)
-    if (details["backbone"], details["channels"]) != (trainer.config.backbone, trainer.channels):
+    found = details.get("backbone"), details.get("channels")
+    if found != (trainer.config.backbone, trainer.channels):
         raise _damaged(
             path,
-            f"it holds {details['backbone']!r} for {details['channels']} channels instead of "
+            f"it holds {found[0]!r} for {found[1]} channels instead of "
             f"{trainer.config.backbone!r} for {trainer.channels}",
         )
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "momentum": {}}
@@ -118,13 +119,13 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
                 parts[part][rest] = file.get_tensor(name)
         trainer.model.load_state_dict(parts["model"])
         trainer.average.load_state_dict(parts["average"])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        parameters = _parameters(trainer)
+        for number, value in parts["momentum"].items():
+            parameter = parameters[int(number)]
+            trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
+        trainer.step, trainer.cycle = details["step"], details["cycle"]
+    except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
-    parameters = _parameters(trainer)
-    for number, value in parts["momentum"].items():
-        parameter = parameters[int(number)]
-        trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
-    trainer.step, trainer.cycle = details["step"], details["cycle"]
 
 
 def _parameters(trainer: Trainer) -> list[Tensor]:
