@@ -53,12 +53,12 @@ def shortlist(
     lines = [labels.get(i) for i in ids]
     return pd.DataFrame(
         {
-            "id": ids,
+            "id": [_valid(i) for i in ids],
             "score": scores[chosen],
             "rank": pd.array(np.where(ranks[chosen] > 0, ranks[chosen], 0), dtype="Int64"),
             "label": ["" if line is None else str(line.label) for line in lines],
-            "tags": ["" if line is None else ";".join(line.tags) for line in lines],
-            "note": ["" if line is None else line.note for line in lines],
+            "tags": ["" if line is None else _valid(";".join(line.tags)) for line in lines],
+            "note": ["" if line is None else _valid(line.note) for line in lines],
         }
     )
 
@@ -89,8 +89,7 @@ def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Pa
         )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        # surrogatepass: file names that are not UTF-8 must not lose the whole export
-        text = table.to_csv(index=False).encode("utf-8", "surrogatepass")
+        text = table.to_csv(index=False).encode()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(text)
         temporary.replace(path)
@@ -100,6 +99,11 @@ def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Pa
             "Choose a file in a folder that you can write to."
         ) from error
     return path
+
+
+def _valid(text: str) -> str:
+    """Return `text` as valid Unicode: half a character, as browsers may send, must not lose the table."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_label_table(path: Path) -> bool:
