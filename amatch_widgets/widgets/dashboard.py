@@ -23,6 +23,7 @@ from amatch_widgets.events import (
 )
 from amatch_widgets.widgets.controls import Controls
 from amatch_widgets.widgets.gallery import Gallery
+from amatch_widgets.widgets.logfile import keep_log
 from amatch_widgets.widgets.plots import Plots
 from amatch_widgets.widgets.pump import Pump
 from amatch_widgets.widgets.view import Desk, View, handler
@@ -39,7 +40,7 @@ _PLOT_PERIOD_S = 0.5
 # the browser is heard again. Browsers slow the timers of hidden tabs to one a minute.
 _SILENCE_S = 180.0
 
-_DATA_CHANGES = (StepDone, CycleDone, ScoresChanged)
+_DATA_CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _COUNT_CHANGES = (LabelsChanged, ProblemFound, ScoresChanged, CycleDone)
 
 
@@ -79,6 +80,7 @@ class Dashboard(View):
         self._is_asleep = False
         self._plots_due = False
         self._plots_at = 0.0
+        self._end_log = keep_log(session.path / "dashboard.log")
         desk = Desk()
         self.gallery = Gallery(session, desk)
         self.controls = Controls(session, desk)
@@ -141,6 +143,7 @@ class Dashboard(View):
         for part in (self.gallery, self.controls, self.plots):
             if part is not None:
                 part.close()
+        getattr(self, "_end_log", bool)()
         super().close()
 
     # What the browser asks for.

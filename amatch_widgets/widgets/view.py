@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Desk", "View", "handler", "in_words", "require_ipyvuetify"]
 
 _log = logging.getLogger(__name__)
-# Without a handler, logging would write to stderr, which in Jupyter is the output of whichever
-# cell ran last. Whoever configures logging (the session's log file too) still gets it all.
-_log.addHandler(logging.NullHandler())
-
 _OLDEST = (3, 1)
 
 
@@ -73,7 +69,7 @@ def in_words(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"Unexpected {type(error).__name__}: {error}. The log has the details."
+    return f"Unexpected {type(error).__name__}: {error}. The details are in dashboard.log."
 
 
 class Desk:

@@ -192,6 +192,7 @@ class Notebook:
         )
         flag = "true" if name == "light" else "false"
         self.page.wait_for_selector(f'body[data-jp-theme-light="{flag}"]', state="attached")
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def run(self, index: int, *, wait: bool = True) -> None:
         """Run one cell; `wait` until it has ended."""

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from amatch_widgets.errors import MissingExtraError
@@ -210,7 +211,7 @@ def test_an_old_ipyvuetify_is_refused_with_the_line_to_type(version):
 
 def test_errors_of_the_system_are_said_without_their_number():
     assert in_words(PermissionError(13, "Permission denied", "/x.csv")) == "Permission denied: /x.csv"
-    assert in_words(KeyError(3)) == "Unexpected KeyError: 3. The log has the details."
+    assert in_words(KeyError(3)) == "Unexpected KeyError: 3. The details are in dashboard.log."
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,32 @@ def test_errors_of_the_system_are_said_without_their_number():
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def test_errors_are_in_a_log_file_that_dashboards_share_and_the_last_closes(session):
+    log = session.path / "dashboard.log"
+    boards = [Dashboard(session), Dashboard(session)]
+    assert not log.exists()
+    boards[0].desk.report(KeyError("lost"), "Trying")
+    boards[0].close()
+    boards[1].desk.report(KeyError("again"), "Trying")
+    boards[1].close()
+    boards[1].desk.report(KeyError("too late"), "Trying")
+    text = log.read_text()
+    assert (text.count("KeyError: 'lost'"), text.count("KeyError: 'again'"), text.count("too late")) == (
+        1,
+        1,
+        0,
+    )
+
+
+def test_labels_renew_the_figures_of_the_ranking(board, session):
+    before = board.plots.headline
+    ids = [i for i in session.source.ids if session.labels.get(i) is None]
+    session.label(dict.fromkeys(ids[:20], "normal"))
+    session.label(dict.fromkeys(ids[20:40], "anomaly"))
+    session._use_scores(1, np.random.default_rng(0).random(200).astype(np.float32))
+    session.label({ids[41]: "normal"})
+    until(lambda: board.plots.headline != before)
+    assert [item["name"] for item in board.plots.headline] == ["AUROC", "AUPRC"]
+    assert board.plots.headline[0]["interval"].startswith("[")

@@ -1,0 +1,151 @@
+"""Take the pictures of the dashboard for README.md: a real hunt in a real JupyterLab.
+
+The truth of the demo sky (or a table of classes) stands in for the person: pages are labelled by
+keys, two cycles are trained, and a third page is half labelled while a third cycle trains.
+
+    python benchmarks/screenshots.py --out docs
+    python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots
+
+Writes dashboard.png (dark), dashboard-light.png and both again at 1920 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+from report import ROOT, provenance
+
+_SIZES = {"": (1280, 860), "-1920": (1920, 1080)}
+_BUSY_MS = 600_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder for the pictures")
+    parser.add_argument("--images", type=Path, help="folder with images/ and classes.csv; else the demo sky")
+    parser.add_argument("--anomaly", default="merger", help="class in classes.csv that is searched for")
+    parser.add_argument("--n", type=int, default=4_000, help="images of the demo sky")
+    parser.add_argument("--steps", type=int, default=40, help="training steps of a cycle")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    written = hunt(arguments)
+    for path in written:
+        print(path)
+    if arguments.json:
+        result = {"benchmark": "screenshots", "files": [path.name for path in written], "seed": 0}
+        print(json.dumps(result | {"seconds": round(time.perf_counter() - start, 1), **provenance()}))
+
+
+def hunt(arguments: argparse.Namespace) -> list[Path]:
+    """Hunt in the browser and return the pictures that were written."""
+    lab_module = _lab_module()
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        lab = lab_module.Lab(Path(scratch, "lab"))
+        browser = playwright.chromium.launch(
+            executable_path=lab_module.chromium(), args=lab_module.CHROMIUM_ARGS
+        )
+        try:
+            page = browser.new_page(viewport=dict(zip(("width", "height"), _SIZES[""], strict=True)))
+            notebook = lab_module.Notebook(lab, page, _cells(arguments), theme="dark")
+            notebook.run(0)
+            if problem := notebook.output(0):
+                raise RuntimeError(problem)
+            notebook.run(1)
+            page.wait_for_selector(".amw-tile img")
+            truth = _truth(notebook, arguments)
+            for cycle in (1, 2):
+                _label(page, truth, 48 if cycle == 1 else 24)
+                page.fill(".amw-steps", str(arguments.steps))
+                page.click(".amw-train")
+                _wait_text(page, ".amw-refresh", f"cycle {cycle}")
+                page.wait_for_selector(".amw-train:enabled", timeout=_BUSY_MS)
+                page.click(".amw-refresh")
+                page.wait_for_selector(".amw-tile .amw-score")
+            page.click(".amw-train")
+            _wait_text(page, ".amw-progress-text", "step")
+            _label(page, truth, 14)
+            return _shoot(notebook, page, arguments.out)
+        finally:
+            browser.close()
+            lab.close()
+
+
+def _cells(arguments: argparse.Namespace) -> list[str]:
+    if arguments.images is None:
+        source = f"source = am.demo.sky({arguments.n:_}, seed=0)"
+        labels = ", labels=source.first_labels()"
+    else:
+        folder = str((arguments.images / "images").resolve())
+        source, labels = f"source = am.open_source({folder!r})", ""
+    return [f"import amatch_widgets as am\n{source}\nsession = am.Session(source{labels})", "session"]
+
+
+def _truth(notebook: Any, arguments: argparse.Namespace) -> dict[str, bool]:
+    if arguments.images is None:
+        kinds = notebook.ask("import json; print(json.dumps(dict(source.truth)))")
+        return {image_id: kind == "anomaly" for image_id, kind in json.loads(kinds).items()}
+    with (arguments.images / "classes.csv").open(newline="") as file:
+        return {row["filename"]: row["class"] == arguments.anomaly for row in csv.DictReader(file)}
+
+
+def _label(page: Any, truth: dict[str, bool], n: int) -> None:
+    """Label the first `n` tiles by keys, as a person would."""
+    titles = page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")[:n]
+    page.click('.amw-tile[data-index="0"] .amw-image')
+    for title in titles:
+        page.keyboard.press("a" if truth[title] else "n")
+    page.wait_for_function(
+        "n => document.querySelectorAll('.amw-tile[data-kept=yes]:not([data-label=\"\"])').length >= n",
+        arg=len(titles),
+    )
+
+
+def _shoot(notebook: Any, page: Any, out: Path) -> list[Path]:
+    written = []
+    for suffix, (width, height) in _SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
+        for theme in ("dark", "light"):
+            notebook.theme(theme)
+            page.eval_on_selector(".amw-root", "e => e.scrollIntoView({ block: 'end' })")
+            path = out / f"dashboard{'-light' if theme == 'light' else ''}{suffix}.png"
+            page.screenshot(path=path)
+            written.append(path)
+    return written
+
+
+def _wait_text(page: Any, selector: str, text: str) -> None:
+    page.wait_for_function(
+        "([selector, text]) => document.querySelector(selector).textContent.includes(text)",
+        arg=[selector, text],
+        timeout=_BUSY_MS,
+    )
+
+
+def _lab_module() -> Any:
+    """Import the driver that the browser tests use."""
+    path = ROOT / "tests" / "browser" / "lab.py"
+    spec = importlib.util.spec_from_file_location("amatch_lab", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
