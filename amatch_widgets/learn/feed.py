@@ -97,7 +97,7 @@ class Feed:
         if self._current is None or version != self._version:
             images, indices = self._pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
             classes = np.array([known[int(i)] for i in indices], np.int64)
-            _check_both_classes(classes)
+            _check_both_classes(classes, len(known) - len(indices))
             self._current, self._version, self._known = (
                 LabelledImages(images, classes, indices),
                 version,
@@ -130,13 +130,19 @@ class Feed:
         return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled)
 
     def _unlabelled(self, step: int) -> npt.NDArray[np.uint8]:
-        """Read images that are not in the training labels, drawn with replacement over the steps."""
+        """Read images that are not in the training labels, drawn with replacement over the steps.
+
+        As many in every step: for each new shape of a batch the CPU's kernels are compiled anew and
+        kept, which costs seconds and hundreds of MB.
+        """
+        if not self._n_unlabelled:
+            return self._pool.batch(np.empty(0, np.int64))[0]
         rng = np.random.default_rng([self._seed, step, _UNLABELLED_STREAM])
-        wanted = min(self._n_unlabelled, self._n_images)
-        drawn = rng.choice(self._n_images, wanted, replace=False, shuffle=False) if wanted else np.empty(0)
-        known = self._known
-        free = np.array([i for i in drawn if int(i) not in known], np.int64)
-        images, _ = self._pool.batch(free)
+        known = np.fromiter(self._known, np.int64, len(self._known))
+        drawn = rng.choice(
+            self._n_images, min(self._n_unlabelled + len(known), self._n_images), replace=False
+        )
+        images, _ = self._pool.batch(drawn[~np.isin(drawn, known)][: self._n_unlabelled])
         return images
 
 
@@ -146,13 +152,15 @@ def _spread(positions: npt.NDArray[np.int64], n: int, rng: np.random.Generator) 
     return np.concatenate([rng.permutation(positions) for _ in range(rounds)])[:n]
 
 
-def _check_both_classes(classes: npt.NDArray[np.int64]) -> None:
+def _check_both_classes(classes: npt.NDArray[np.int64], n_unreadable: int) -> None:
     counts = {name: int((classes == index).sum()) for index, name in enumerate(CLASSES)}
     missing = [name for name, count in counts.items() if not count]
     if missing:
         found = " and ".join(f"{count} {name}" for name, count in counts.items())
+        unreadable = f" ({n_unreadable} more cannot be read, see session.problems)" if n_unreadable else ""
         raise TooFewLabelsError(
-            f"Training needs at least 1 readable image of each class to learn from; found {found}. "
+            f"Training needs at least 1 readable image of each class to learn from; found {found}"
+            f"{unreadable}. "
             f"Label at least one image as {' and one as '.join(missing)} "
             "(5 anomalies and 20 normal ones are a good start), then train again."
         )
