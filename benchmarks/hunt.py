@@ -248,7 +248,7 @@ def _lines(case: str, method: str, mode: str, values: np.ndarray) -> list[str]:
     n = len(values)
     error = values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1:], np.nan)
     return [
-        _line(case, method, mode, i, m, e, n)
+        _line([case, method], mode, i, (m, e), n)
         for i, (m, e) in enumerate(zip(values.mean(0), error, strict=True))
     ]
 
