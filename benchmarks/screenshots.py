@@ -6,7 +6,7 @@ keys, two cycles are trained, and a third page is half labelled while a third cy
     python benchmarks/screenshots.py --out docs
     python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots
 
-Writes dashboard.png (dark), dashboard-light.png and both again at 1920 px.
+Writes dashboard.png (dark), dashboard-light.png, and with --wide both again at 1920 px.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder for the pictures")
     parser.add_argument("--images", type=Path, help="folder with images/ and classes.csv; else the demo sky")
     parser.add_argument("--anomaly", default="merger", help="class in classes.csv that is searched for")
-    parser.add_argument("--n", type=int, default=4_000, help="images of the demo sky")
-    parser.add_argument("--steps", type=int, default=40, help="training steps of a cycle")
+    parser.add_argument("--n", type=int, default=3_000, help="images of the demo sky")
+    parser.add_argument("--steps", type=int, default=25, help="training steps of a cycle")
+    parser.add_argument("--wide", action="store_true", help="also at 1920 px")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def hunt(arguments: argparse.Namespace) -> list[Path]:
         )
         try:
             page = browser.new_page(viewport=dict(zip(("width", "height"), _SIZES[""], strict=True)))
-            notebook = lab_module.Notebook(lab, page, _cells(arguments), theme="dark")
+            notebook = lab_module.Notebook(lab, page, _cells(arguments), theme="dark", name="hunt")
             notebook.run(0)
             if problem := notebook.output(0):
                 raise RuntimeError(problem)
@@ -77,7 +78,7 @@ def hunt(arguments: argparse.Namespace) -> list[Path]:
             page.click(".amw-train")
             _wait_text(page, ".amw-progress-text", "step")
             _label(page, truth, 14)
-            return _shoot(notebook, page, arguments.out)
+            return _shoot(notebook, page, arguments)
         finally:
             browser.close()
             lab.close()
@@ -113,15 +114,17 @@ def _label(page: Any, truth: dict[str, bool], n: int) -> None:
     )
 
 
-def _shoot(notebook: Any, page: Any, out: Path) -> list[Path]:
+def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path]:
     written = []
     for suffix, (width, height) in _SIZES.items():
+        if suffix and not arguments.wide:
+            continue
         page.set_viewport_size({"width": width, "height": height})
         page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
         for theme in ("dark", "light"):
             notebook.theme(theme)
             page.eval_on_selector(".amw-root", "e => e.scrollIntoView({ block: 'end' })")
-            path = out / f"dashboard{'-light' if theme == 'light' else ''}{suffix}.png"
+            path = arguments.out / f"dashboard{'-light' if theme == 'light' else ''}{suffix}.png"
             page.screenshot(path=path)
             written.append(path)
     return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -80,6 +81,7 @@ class Dashboard(View):
         self._is_asleep = False
         self._plots_due = False
         self._plots_at = 0.0
+        self._base = Path.cwd()  # what a relative path typed here means, also after an os.chdir
         self._end_log = keep_log(session.path / "dashboard.log")
         desk = Desk()
         self.gallery = Gallery(session, desk)
@@ -90,7 +92,7 @@ class Dashboard(View):
         with desk.lock:
             self.name = session.source.name
             self.folder = str(session.path)
-            self.export_path = str(session.path / "shortlist.csv")
+            self.export_path = self._in_short(session.path.resolve() / "shortlist.csv")
             self._show_counts()
         self._pump = Pump(session.hub, self)
 
@@ -176,11 +178,14 @@ class Dashboard(View):
 
     def _export(self, path: str, n: int | None) -> None:
         try:
-            written = self.session.export(path, n)
+            written = self.session.export(self._base / path, n)
         except Exception as error:  # noqa: BLE001 (one of the three borders)
             self.desk.report(error, "Exporting")
         else:
-            self.desk.say("info", f"The shortlist is in {written}")
+            self.desk.say("info", f"The shortlist is in {self._in_short(written)}")
+
+    def _in_short(self, path: Path) -> str:
+        return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)
 
     def _shielded(self, show: Any, *args: object) -> None:
         try:

@@ -212,11 +212,13 @@ def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
 
 
 def _in_short(estimate: Estimate) -> dict[str, str]:
-    """Give the number large, its interval beside it, and the whole of it to hover over."""
+    """Give the number, its interval, what both rest on, and the whole of it to hover over."""
     if estimate.value is None:
-        return {"value": "", "interval": repr(estimate), "whole": repr(estimate)}
+        return {"value": "", "interval": repr(estimate), "counts": "", "whole": repr(estimate)}
+    anomalies = "anomaly" if estimate.n_anomalies == 1 else "anomalies"
     return {
         "value": f"{estimate.value:.3f}",
         "interval": f"[{estimate.low:.3f}, {estimate.high:.3f}]",
+        "counts": f"{estimate.n_anomalies:,} {anomalies} of {estimate.n_total:,}",
         "whole": repr(estimate),
     }

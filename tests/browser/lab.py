@@ -157,12 +157,18 @@ class Notebook:
         An empty page.
     cells : list of str
         The notebook's cells.
+    theme : str
+        "light" or "dark".
+    name : str
+        The notebook's name, by default a number.
     """
 
-    def __init__(self, lab: Lab, page: Any, cells: list[str], *, theme: str = "light") -> None:
+    def __init__(
+        self, lab: Lab, page: Any, cells: list[str], *, theme: str = "light", name: str = ""
+    ) -> None:
         self.lab = lab
         self.page = page
-        self.name = f"n{time.monotonic_ns()}.ipynb"
+        self.name = f"{name or time.monotonic_ns()}.ipynb"
         self.path = lab.write(self.name, cells)
         self.open()
         self.theme(theme)

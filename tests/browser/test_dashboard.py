@@ -166,6 +166,7 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
         return sum(truth[t.rsplit("/")[-1]] == "edge_on" for t in titles)
 
     assert label_page() >= 2
+    page.wait_for_selector(".amw-next.amw-call")  # all is labelled: on to the next page
     page.click(".amw-train")
     page.wait_for_selector(".amw-stop:enabled")
     assert not page.is_enabled(".amw-train")

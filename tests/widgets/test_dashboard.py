@@ -259,3 +259,27 @@ def test_labels_renew_the_figures_of_the_ranking(board, session):
     until(lambda: board.plots.headline != before)
     assert [item["name"] for item in board.plots.headline] == ["AUROC", "AUPRC"]
     assert board.plots.headline[0]["interval"].startswith("[")
+
+
+def test_plots_are_drawn_at_most_twice_a_second_and_the_last_value_always(session, monkeypatch):
+    board = Dashboard(session)
+    board._pump.close()  # this test calls in its place
+    drawn = []
+    monkeypatch.setattr(board.plots, "show_all", lambda: drawn.append(session.step))
+    now = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    board._heard = now[0]
+    event = StepDone(step=1, done=1, total=9, steps_per_s=1.0, seconds_left=1.0)
+    assert board.apply([event]) is None
+    assert len(drawn) == 1
+    now[0] += 0.1
+    assert board.apply([event]) == pytest.approx(0.4)
+    now[0] += 0.1
+    assert board.apply([event]) == pytest.approx(0.3)
+    assert len(drawn) == 1
+    now[0] += 0.31
+    assert board.apply([]) is None
+    assert len(drawn) == 2
+    assert board.apply([]) is None
+    assert len(drawn) == 2
+    board.close()
