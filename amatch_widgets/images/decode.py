@@ -85,7 +85,7 @@ def _decode_jpeg(file: IO[bytes], min_side: int | None) -> NDArray[Any]:
     image = JpegImageFile(file)
     _check_size(*image.size)
     if min_side is not None:
-        image.draft(image.mode, (min_side, min_side))  # type: ignore[no-untyped-call]
+        image.draft(image.mode, (min_side, min_side))
     return _pillow_pixels(image)
 
 
