@@ -91,8 +91,8 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     wait_label(page, 0, "anomaly")
 
     page.select_option(".amw-sort", "recent")
-    page.wait_for_function("(id) => document.querySelector('.amw-tile').title === id", arg=first)
-    assert page.input_value(".amw-show") == "labelled"
+    page.wait_for_function("document.querySelector('.amw-show').value === 'labelled'")
+    assert tile(page, 0).get_attribute("title") == first
     assert page.locator(".amw-tile:not([data-label=''])").count() == 48
     page.select_option(".amw-per-page", "24")
     page.wait_for_function("document.querySelectorAll('.amw-tile').length === 24")
