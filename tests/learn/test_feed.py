@@ -81,6 +81,18 @@ def test_unlabelled_images_are_never_labelled_ones_nor_twice_in_a_step():
     assert {i for step in steps for i in numbers(step.unlabelled)} == set(range(N)) - set(LABELS)
 
 
+def test_each_step_has_as_many_unlabelled_images():
+    assert {len(step.unlabelled) for step in take(make_feed(), 30)} == {10}
+
+
+def test_each_unlabelled_image_is_as_likely_as_any_other():
+    steps = take(make_feed(n_unlabelled=11), 300)
+    counts = np.bincount([i for step in steps for i in numbers(step.unlabelled)], minlength=N)
+    expected = 300 * 11 / (N - len(LABELS))  # 100, with a standard deviation of 8
+    free = [i for i in range(N) if i not in LABELS]
+    assert abs(counts[free] - expected).max() < 40
+
+
 def test_pixels_come_in_the_shape_that_is_promised():
     (step,) = take(make_feed(), 1)
     assert step.labelled.shape == (6, 8, 8, 1)
