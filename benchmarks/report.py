@@ -39,6 +39,11 @@ def provenance() -> dict[str, Any]:
 
 def peak_memory_mb() -> float:
     """Return the largest resident size that this process has had, in MB."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return float(status.split("VmHWM:")[1].split()[0]) / 2**10
+    except (OSError, IndexError):
+        pass  # no Linux; there getrusage would count the process that started this one, too
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
 

@@ -1,0 +1,170 @@
+"""Every benchmark says what it measures and ends with one JSON object."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+PROGRAMS = sorted(p for p in FOLDER.glob("*.py") if p.name != "report.py")
+
+
+def run(program, *arguments):
+    return subprocess.run(
+        [sys.executable, FOLDER / program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.delitem(sys.modules, "report", raising=False)
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_help_says_what_is_measured_and_offers_json(program):
+    done = run(program.name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+    about = ast.get_docstring(ast.parse(program.read_text("utf-8")))
+    assert about.splitlines()[0] in done.stdout
+
+
+def test_the_provenance_names_machine_versions_and_commit(monkeypatch):
+    found = load("report", monkeypatch).provenance()
+    assert json.loads(json.dumps(found)) == found
+    assert found["cores"] >= 1
+    assert found["python"].startswith("3.")
+    assert found["versions"]["torch"]
+    assert set(found) >= {"processor", "system", "commit"}
+
+
+def test_the_peak_of_memory_is_that_of_this_process_alone(monkeypatch):
+    code = (
+        "import subprocess, sys\n"
+        "ballast = b'x' * 2**28\n"  # the child must not be charged with it
+        "ask = 'from report import peak_memory_mb; print(peak_memory_mb())'\n"
+        "print(subprocess.run([sys.executable, '-c', ask], capture_output=True, text=True).stdout)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=FOLDER,
+        env={"PYTHONPATH": str(FOLDER)},
+    )
+    assert 1 < float(done.stdout) < 100
+
+
+def test_a_small_hunt_leaves_room_for_twenty_thousand_images_within_two_gigabytes():
+    done = run("memory.py", "--images", "600", "--steps", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["benchmark"] == "memory"
+    assert {"images", "seed", "cores", "versions", "commit", "wall_s"} <= set(figures)
+    assert figures["import_mb"] <= figures["session_mb"] <= figures["peak_mb"]
+    cached_mb = (20_000 - 600) * 64 * 64 * 3 / 2**20  # what more images add: their pixels, kept
+    assert figures["peak_mb"] + cached_mb < figures["limit_mb"], figures
+
+
+# ---- hunt.py ----------------------------------------------------------------------------------
+
+
+def record(mode, seed, rows):
+    columns = {"paper": ["auroc", "auprc", "top1pct_precision"], "hunt": ["found@24", "found@72"]}[mode]
+    return {
+        "case": "galaxyzoo1-merger",
+        "mode": mode,
+        "seed": seed,
+        "columns": columns,
+        "rows": rows,
+        "waits_s": [9.0, 2.0, 3.0],
+        "peak_mb": 1000 + seed,
+    }
+
+
+@pytest.fixture
+def reference(tmp_path):
+    path = tmp_path / "reference.json"
+    probe = {
+        "paper": {
+            "mean": [[0.6, 0.03, 0.05], [0.65, 0.04, 0.06]],
+            "sem": [[0.01, 0.002, 0.006]] * 2,
+            "seeds": 5,
+        },
+        "hunt": {"mean": [0.8, 3.2], "sem": [0.5, 0.9], "seeds": 4},
+        "images": "128 px",
+    }
+    path.write_text(
+        json.dumps(
+            {
+                "galaxyzoo1-merger": {
+                    "frozen_probe": probe,
+                    "other": {"paper": {"mean": [[0.5, 0.1, 0.2]], "seeds": 1}},
+                }
+            }
+        )
+    )
+    return path
+
+
+def test_tables_give_mean_and_standard_error_beside_the_references(monkeypatch, reference):
+    records = [
+        record("paper", 0, [[0.7, 0.1, 0.2], [0.8, 0.2, 0.3]]),
+        record("paper", 1, [[0.9, 0.1, 0.4], [0.8, 0.4, 0.3]]),
+        record("hunt", 0, [[3, 10]]),
+    ]
+    lines = load("hunt", monkeypatch).tables(records, reference).splitlines()
+    assert lines == [
+        "",
+        "| case | method | cycle | auroc | auprc | top1pct_precision | seeds |",
+        "|---|---|---|---|---|---|---|",
+        "| galaxyzoo1-merger | **ours** | 1 | 0.800 ± 0.100 | 0.100 ± 0.000 | 0.300 ± 0.100 | 2 |",
+        "| galaxyzoo1-merger | **ours** | 2 | 0.800 ± 0.000 | 0.300 ± 0.100 | 0.300 ± 0.000 | 2 |",
+        "| galaxyzoo1-merger | frozen_probe | 1 | 0.600 ± 0.010 | 0.030 ± 0.002 | 0.050 ± 0.006 | 5 |",
+        "| galaxyzoo1-merger | frozen_probe | 2 | 0.650 ± 0.010 | 0.040 ± 0.002 | 0.060 ± 0.006 | 5 |",
+        "| galaxyzoo1-merger | other | 1 | 0.500 | 0.100 | 0.200 | 1 |",
+        "",
+        "| case | method | found@24 | found@72 | seeds |",
+        "|---|---|---|---|---|",
+        "| galaxyzoo1-merger | **ours** | 3.0 | 10.0 | 1 |",
+        "| galaxyzoo1-merger | frozen_probe | 0.8 ± 0.5 | 3.2 ± 0.9 | 4 |",
+        "",
+        "Wait between pages: median 2.5 s, longest 3.0 s.",
+        "",
+        "Peak memory: 1001 MB.",
+    ]
+
+
+def test_without_records_there_is_no_table(monkeypatch, reference):
+    assert load("hunt", monkeypatch).tables([], reference) == ""
+
+
+def test_a_result_file_is_read_line_by_line(monkeypatch, tmp_path):
+    hunt = load("hunt", monkeypatch)
+    assert hunt.read(tmp_path / "absent.jsonl") == []
+    path = tmp_path / "hunt.jsonl"
+    path.write_text('{"seed": 1}\n{"seed": 2}\n')
+    assert [r["seed"] for r in hunt.read(path)] == [1, 2]
+
+
+def test_without_the_cases_the_hunt_says_which_folder_is_missing(tmp_path):
+    done = run("hunt.py", "--shared", str(tmp_path))
+    assert done.returncode == 2
+    assert "name the folder with --shared" in done.stderr
