@@ -97,7 +97,10 @@ class Desk:
     def report(self, error: BaseException, doing: str) -> None:
         """Log `error` with its traceback and say it in plain words."""
         _log.error("%s failed", doing, exc_info=error)
-        self.say("error", f"{doing}: {in_words(error)}")
+        # Our own messages say all by themselves.
+        self.say(
+            "error", in_words(error) if isinstance(error, AmatchError) else f"{doing}: {in_words(error)}"
+        )
 
 
 def handler(doing: str) -> Callable[[Callable[[Any, dict[str, Any]], None]], Callable[..., None]]:
@@ -106,7 +109,7 @@ def handler(doing: str) -> Callable[[Callable[[Any, dict[str, Any]], None]], Cal
     Parameters
     ----------
     doing : str
-        What the user was about to do; the message begins with it.
+        What the user was about to do; the message of an unforeseen error begins with it.
 
     Returns
     -------

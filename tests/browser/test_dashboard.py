@@ -129,6 +129,7 @@ def test_no_acknowledged_label_is_lost_when_the_kernel_is_killed(notebook, sky, 
             page.wait_for_function(f"{kept}.length >= 10")
             os.kill(pid, signal.SIGKILL)
     page.wait_for_selector(".amw-dead")
+    page.wait_for_selector(".amw-unkept")  # those pressed after the kill are shown as not kept
     acknowledged = page.evaluate(f"[...{kept}].map(t => [t.title, t.dataset.label])")
     assert 10 <= len(acknowledged) < 40
     with am.Session.open(tmp_path / "run") as session:

@@ -141,7 +141,7 @@ def test_a_label_that_cannot_be_kept_is_taken_back_and_said(board, session, monk
     monkeypatch.setattr(session.labels, "set", full)
     assert board.press(0, "anomaly") == {"method": "settled", "args": ["t", False]}
     assert board.gallery.labels["marks"][0] == ""
-    assert board.messages == [("error", "Labelling: No space is left on the disk. The label was not kept.")]
+    assert board.messages == [("error", "No space is left on the disk. The label was not kept.")]
 
 
 @pytest.mark.parametrize(
