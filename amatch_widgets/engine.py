@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import time
 from typing import TYPE_CHECKING
 
@@ -99,20 +100,25 @@ class Engine:
             seed=self._config.seed,
         )
         started, seconds = time.perf_counter(), 0.0
-        with contextlib.closing(self._steps(trainer, steps, feed)) as records:
-            for done, record in enumerate(records, start=1):
-                self.cycle, self.step = record.cycle, record.step
-                self._history.add_step(record)
-                seconds = (
-                    seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING) if done > 1 else record.seconds
-                )
-                try:
-                    yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
-                except GeneratorExit:  # stop() or close()
-                    self._save(trainer)
-                    raise
-                if record.step % self._config.checkpoint_every == 0:
-                    self._save(trainer)
+        try:
+            with contextlib.closing(self._steps(trainer, steps, feed)) as records:
+                for done, record in enumerate(records, start=1):
+                    self.cycle, self.step = record.cycle, record.step
+                    self._history.add_step(record)
+                    seconds = (
+                        seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING)
+                        if done > 1
+                        else record.seconds
+                    )
+                    try:
+                        yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                    except GeneratorExit:  # stop() or close()
+                        self._save(trainer)
+                        raise
+                    if record.step % self._config.checkpoint_every == 0:
+                        self._save(trainer)
+        finally:
+            _give_memory_back()
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
         metrics = yield from self._score(trainer)
@@ -215,3 +221,9 @@ class Engine:
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
         self._saved_step = trainer.step
         self._workspace.prune_checkpoints()
+
+
+def _give_memory_back() -> None:
+    """Return to the system what a training has freed; glibc would keep 400 MB until the next one."""
+    with contextlib.suppress(OSError, AttributeError):  # no glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
