@@ -100,25 +100,20 @@ class Engine:
             seed=self._config.seed,
         )
         started, seconds = time.perf_counter(), 0.0
-        try:
-            with contextlib.closing(self._steps(trainer, steps, feed)) as records:
-                for done, record in enumerate(records, start=1):
-                    self.cycle, self.step = record.cycle, record.step
-                    self._history.add_step(record)
-                    seconds = (
-                        seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING)
-                        if done > 1
-                        else record.seconds
-                    )
-                    try:
-                        yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
-                    except GeneratorExit:  # stop() or close()
-                        self._save(trainer)
-                        raise
-                    if record.step % self._config.checkpoint_every == 0:
-                        self._save(trainer)
-        finally:
-            _give_memory_back()
+        with contextlib.closing(self._steps(trainer, steps, feed)) as records:
+            for done, record in enumerate(records, start=1):
+                self.cycle, self.step = record.cycle, record.step
+                self._history.add_step(record)
+                seconds = (
+                    seconds * _SMOOTHING + record.seconds * (1 - _SMOOTHING) if done > 1 else record.seconds
+                )
+                try:
+                    yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                except GeneratorExit:  # stop() or close()
+                    self._save(trainer)
+                    raise
+                if record.step % self._config.checkpoint_every == 0:
+                    self._save(trainer)
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
         metrics = yield from self._score(trainer)
@@ -148,6 +143,8 @@ class Engine:
             self._trainer = None  # the next job goes on from the last checkpoint
             self.cycle, self.step = self._workspace.last_step()
             raise
+        finally:
+            _give_memory_back()
 
     def score(self) -> Iterator[Event]:
         """Score all images with the model that is there.
