@@ -225,8 +225,8 @@ def test_the_repr_is_one_line_that_says_where_it_stands(session):
 
 
 def test_a_stop_ends_within_a_step_keeps_the_model_and_does_not_score(session):
-    session.train(1000)
     gate = Gate(session)
+    session.train(1000)
     with gate:
         session.stop()
         assert session.is_stopping
@@ -243,9 +243,9 @@ def test_a_stop_ends_within_a_step_keeps_the_model_and_does_not_score(session):
 
 
 def test_a_paused_training_waits_and_goes_on(session):
-    with_gate = Gate(session)
+    gate = Gate(session)
     session.train(3)
-    with with_gate:
+    with gate:
         session.pause()
     assert session.state is State.PAUSED
     assert session.is_busy
