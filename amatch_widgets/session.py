@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from amatch_widgets.errors import (
     LabelError,
     NotTrainedError,
     TooFewLabelsError,
+    WorkspaceError,
 )
 from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.export import shortlist, write_shortlist
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
 
 Show = Literal["all", "unlabelled", "labelled"]
 _THUMBNAIL_PX = 128
@@ -433,14 +437,18 @@ class Session:
         return self.metrics
 
     def _last_scores(self) -> tuple[int | None, int | None, npt.NDArray[np.float32]]:
-        cycles = self._store.cycles()
         n = len(self.source)
-        scores = self._store.load(cycles[-1], n) if cycles else np.full(n, np.nan, np.float32)
+        for cycle in reversed(self._store.cycles()):
+            try:
+                scores, step = self._store.load(cycle, n), self._store.info(cycle).model.removeprefix("step=")
+            except WorkspaceError as error:  # they can be made again; the labels must stay within reach
+                _log.warning("%s Until then the scores before them are used.", error)
+                continue
+            scores.setflags(write=False)
+            return cycle, int(step) if step.isdecimal() else None, scores
+        scores = np.full(n, np.nan, np.float32)
         scores.setflags(write=False)
-        if not cycles:
-            return None, None, scores
-        step = self._store.info(cycles[-1]).model.removeprefix("step=")
-        return cycles[-1], int(step) if step.isdecimal() else None, scores
+        return None, None, scores
 
     # ---- queries ----------------------------------------------------------------------------
 

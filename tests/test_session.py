@@ -731,6 +731,24 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_serves(make_session):
     assert old.exists()
 
 
+def test_damaged_scores_do_not_bar_the_way_to_the_labels(session, caplog):
+    cycle(session)
+    older = session.scores
+    cycle(session)
+    session.close()
+    (part,) = (session.path / "scores" / "cycle=0002").glob("part-*")
+    part.write_bytes(part.read_bytes()[:-10])
+    with Session.open(session.path) as again:
+        assert "part-00000.parquet' are damaged" in caplog.text
+        assert labels_of(again) == labels_of(session)
+        assert again.scores_cycle == 1
+        np.testing.assert_array_equal(again.scores, older)
+        again.score()
+        again.wait(WAIT_S)
+        assert again.scores_cycle == 2
+        np.testing.assert_array_equal(again.scores, session.scores)
+
+
 def test_a_session_stays_in_its_folder_when_the_working_directory_changes(
     make_session, tmp_path, monkeypatch
 ):
