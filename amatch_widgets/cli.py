@@ -204,7 +204,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _tell_unknown(session: Session, labels: Path) -> None:
     """Name what the label table holds that is no image: most often a wrong folder, or a typing error."""
-    from amatch_widgets.label_csv import read_label_csv  # noqa: PLC0415
+    from amatch_widgets.labels.table import read_label_csv  # noqa: PLC0415
 
     table = read_label_csv(labels, set(session.source.ids))
     for names, what in ((table.unknown_ids, "no image"), (table.ambiguous, "several images")):

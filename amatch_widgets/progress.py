@@ -57,6 +57,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._unsubscribe = self._session.hub.subscribe(self.show)
+        for notice in self._session.notices:
+            self._line(f"warning: {printable(notice)}")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -94,6 +94,8 @@ class Dashboard(View):
             self.folder = str(session.path)
             self.export_path = self._in_short(session.path.resolve() / "shortlist.csv")
             self._show_counts()
+        for notice in session.notices:
+            desk.say("warning", notice)
         self._pump = Pump(session.hub, self)
 
     def apply(self, events: list[Event]) -> float | None:  # type: ignore[override]

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from amatch_widgets.history import CycleRecord
     from amatch_widgets.learn.metrics import Estimate
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.session import Session
+    from amatch_widgets.session.history import CycleRecord
 
 __all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 

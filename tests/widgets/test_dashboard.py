@@ -254,7 +254,7 @@ def test_labels_renew_the_figures_of_the_ranking(board, session):
     ids = [i for i in session.source.ids if session.labels.get(i) is None]
     session.label(dict.fromkeys(ids[:20], "normal"))
     session.label(dict.fromkeys(ids[20:40], "anomaly"))
-    session._use_scores(1, np.random.default_rng(0).random(200).astype(np.float32))
+    session._board.replace(1, 0, np.random.default_rng(0).random(200).astype(np.float32))
     session.label({ids[41]: "normal"})
     until(lambda: board.plots.headline != before)
     assert [item["name"] for item in board.plots.headline] == ["AUROC", "AUPRC"]

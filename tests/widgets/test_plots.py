@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from amatch_widgets.history import CycleRecord
 from amatch_widgets.learn.metrics import evaluate
 from amatch_widgets.learn.records import StepRecord
+from amatch_widgets.session.history import CycleRecord
 from amatch_widgets.widgets.charts import HEIGHT, WIDTH
 from amatch_widgets.widgets.plots import Plots, loss_chart, metrics_chart, score_chart, share_chart
 

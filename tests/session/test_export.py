@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from amatch_widgets.errors import WorkspaceError
-from amatch_widgets.export import shortlist, write_shortlist
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.labels import Label
+from amatch_widgets.session.export import shortlist, write_shortlist
 
 IDS = ["a", "007", "c,d", 'e"f\ng', "ü\u2028"]
 

@@ -569,10 +569,19 @@ def test_tables_hold_scores_ranks_and_labels(session, tmp_path):
     assert labelled["rank"].is_monotonic_increasing
 
 
-def test_a_table_before_any_scores_has_no_ranks(session):
-    table = session.top(3)
-    assert table["rank"].tolist() == [0, 0, 0]
+def test_a_table_of_the_best_before_any_scores_is_refused(session, tmp_path):
+    with pytest.raises(NotTrainedError, match="Train first"):
+        session.top(3)
+    with pytest.raises(NotTrainedError, match="Train first"):
+        session.export(tmp_path / "best.csv", n=3)
+    assert not (tmp_path / "best.csv").exists()
+
+
+def test_the_labels_can_be_exported_before_any_scores(session, tmp_path):
+    table = pd.read_csv(session.export(tmp_path / "labels.csv"))
+    assert len(table) == len(session.labels)
     assert table["score"].isna().all()
+    assert (table["rank"] == 0).all()
 
 
 def test_a_thumbnail_is_a_small_jpeg(session):

@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from amatch_widgets.history import CycleRecord, History, utc_now
 from amatch_widgets.learn.metrics import evaluate
 from amatch_widgets.learn.records import StepRecord
+from amatch_widgets.session.history import CycleRecord, History, utc_now
 
 
 def step(number, cycle=1, loss=1.0):

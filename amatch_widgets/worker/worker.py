@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from amatch_widgets.errors import AmatchError, StateError
 from amatch_widgets.events import Event, EventHub, Failed, StateChanged
-from amatch_widgets.worker_state import WHY_NOT, Command, State, transition
+from amatch_widgets.worker.state import WHY_NOT, Command, State, transition
 
 __all__ = ["Command", "State", "Worker", "plain_text", "transition"]
 

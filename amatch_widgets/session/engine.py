@@ -11,7 +11,7 @@ import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
 from amatch_widgets.events import CycleDone, Event, Message, ScoresChanged, ScoringProgress, StepDone
-from amatch_widgets.history import CycleRecord, History, utc_now
+from amatch_widgets.session.history import CycleRecord, History, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.trainer import Trainer
     from amatch_widgets.score.store import ScoreStore
-    from amatch_widgets.workspace import Workspace
+    from amatch_widgets.session.workspace import Workspace
 
 __all__ = ["Engine"]
 

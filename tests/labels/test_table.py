@@ -5,8 +5,8 @@ import codecs
 import pytest
 
 from amatch_widgets.errors import LabelError, WorkspaceError
-from amatch_widgets.label_csv import read_label_csv, write_label_csv
 from amatch_widgets.labels import Label, LabelStore
+from amatch_widgets.labels.table import read_label_csv, write_label_csv
 
 IDS = ["a/1.png", "a/2.png", "b/1.png", "0007", "7", "top.png"]
 HOSTILE = [

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amatch_widgets import label_journal
 from amatch_widgets.errors import ConfigError, JournalError, LabelError, StateError
-from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL, TEST, TRAIN, Label, LabelStore
+from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL, TEST, TRAIN, Label, LabelStore, journal
 
 HOSTILE = [
     "a b.png",
@@ -477,7 +476,7 @@ def test_a_full_disk_keeps_nothing_of_the_call_and_says_so(path, monkeypatch, ro
     store.set({"old": "normal"})
     before = path.read_bytes()
     disk = _Disk(room)
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     _refuses(store, path, "No space left on device")
     assert path.read_bytes() == before
     disk.room = None  # space was freed
@@ -487,7 +486,7 @@ def test_a_full_disk_keeps_nothing_of_the_call_and_says_so(path, monkeypatch, ro
 
 def test_a_full_disk_at_the_very_first_label_leaves_an_empty_journal(path, monkeypatch):
     store = LabelStore(path)
-    monkeypatch.setattr(label_journal, "os", _Disk(10))
+    monkeypatch.setattr(journal, "os", _Disk(10))
     _refuses(store, path, "No space left")
     assert path.read_bytes() == b""
 
@@ -495,7 +494,7 @@ def test_a_full_disk_at_the_very_first_label_leaves_an_empty_journal(path, monke
 def test_a_disk_that_cannot_sync_has_not_kept_the_label(path, monkeypatch):
     store = LabelStore(path)
     store.set({"old": "normal"})
-    monkeypatch.setattr(label_journal, "os", _Disk(fails=["fsync"]))
+    monkeypatch.setattr(journal, "os", _Disk(fails=["fsync"]))
     _refuses(store, path, "Input/output error")
     assert _labels(LabelStore(path)) == {"old": "normal"}
 
@@ -504,7 +503,7 @@ def test_a_remainder_that_cannot_be_cut_at_once_is_cut_before_the_next_label(pat
     store = LabelStore(path)
     store.set({"old": "normal"})
     disk = _Disk(30, fails=["ftruncate"])
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     _refuses(store, path, "No space left")
     disk.room = None
     _refuses(store, path, "Input/output error")  # still not: a line behind half a line would be lost
@@ -520,7 +519,7 @@ def test_an_interrupt_during_a_write_leaves_file_and_memory_as_they_were(path, m
     before = path.read_bytes()
     disk = _Disk()
     disk.fsync = lambda file: (_ for _ in ()).throw(KeyboardInterrupt)
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     with pytest.raises(KeyboardInterrupt):
         store.set({"new-1": "anomaly"})
     assert path.read_bytes() == before
@@ -531,14 +530,14 @@ def test_a_call_with_many_labels_is_one_write_and_one_sync(path, monkeypatch):
     store = LabelStore(path)
     store.set({"old": "normal"})
     disk = _Disk()
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     store.set({f"{i}.png": "normal" for i in range(1000)})
     assert disk.calls == ["write", "fsync"]
 
 
 def test_a_new_journal_has_its_folder_synced_too(path, monkeypatch):
     disk = _Disk()
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     LabelStore(path).set({"a": "anomaly"})
     assert disk.calls == ["fsync", "write", "fsync"]
 
@@ -554,7 +553,7 @@ def test_a_read_only_folder_can_be_opened_and_refuses_the_label(path, monkeypatc
     _some_lines(path)
     disk = _Disk()  # not by permissions: the tests may run as root
     disk.open = lambda *args: (_ for _ in ()).throw(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     store = LabelStore(path)
     assert len(store) == 3
     _refuses(store, path, "Permission denied")
@@ -646,7 +645,7 @@ def test_readers_do_not_wait_for_a_slow_disk(path, monkeypatch):
         assert go_on.wait(_PATIENCE_S)
 
     disk.fsync = slow
-    monkeypatch.setattr(label_journal, "os", disk)
+    monkeypatch.setattr(journal, "os", disk)
     writer = threading.Thread(target=store.set, args=({"new": "anomaly"},))
     writer.start()
     assert writing.wait(_PATIENCE_S)

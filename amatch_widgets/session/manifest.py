@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 from amatch_widgets.errors import ConfigError, SourceError, WorkspaceError
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.config import TrainConfig
-from amatch_widgets.workspace import read_manifest
+from amatch_widgets.session.workspace import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.workspace import Workspace
+    from amatch_widgets.session.workspace import Workspace
 
 __all__ = ["Manifest"]
 

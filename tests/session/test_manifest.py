@@ -12,8 +12,8 @@ from amatch_widgets.errors import ConfigError, SourceError, WorkspaceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.config import TrainConfig
-from amatch_widgets.manifest import Manifest
-from amatch_widgets.workspace import Workspace
+from amatch_widgets.session.manifest import Manifest
+from amatch_widgets.session.workspace import Workspace
 
 
 @pytest.fixture

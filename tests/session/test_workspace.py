@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from amatch_widgets.errors import SessionInUseError, WorkspaceError
-from amatch_widgets.workspace import Workspace
+from amatch_widgets.session.workspace import Workspace
 
 # Holds the folder until its standard input ends.
 HOLDER = """
 import sys
 from pathlib import Path
-from amatch_widgets.workspace import Workspace
+from amatch_widgets.session.workspace import Workspace
 workspace = Workspace(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

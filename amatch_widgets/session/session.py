@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from amatch_widgets import demo
-from amatch_widgets.engine import Engine
 from amatch_widgets.errors import (
-    ConfigError,
     ImageReadError,
     LabelError,
     NotTrainedError,
     TooFewLabelsError,
-    WorkspaceError,
 )
 from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
-from amatch_widgets.export import shortlist, write_shortlist
-from amatch_widgets.history import History
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.label_csv import LabelImport, read_label_csv
 from amatch_widgets.labels import CLASSES, LabelStore
+from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
-from amatch_widgets.learn.metrics import Metrics, evaluate
-from amatch_widgets.manifest import Manifest
-from amatch_widgets.query.strategies import Candidate, order, pick
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.engine import Engine
+from amatch_widgets.session.export import write_shortlist
+from amatch_widgets.session.history import History
+from amatch_widgets.session.manifest import Manifest
+from amatch_widgets.session.scoreboard import Scoreboard, Show
+from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
-from amatch_widgets.workspace import Workspace
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-__all__ = ["Session"]
+    from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.query.strategies import Candidate
 
-_log = logging.getLogger(__name__)
+__all__ = ["Session", "Show"]
 
-Show = Literal["all", "unlabelled", "labelled"]
 _THUMBNAIL_PX = 128
 
 
@@ -83,9 +77,9 @@ class Session:
 
     Notes
     -----
-    Thread safety: `label` and the queries may be called from any thread. ``_scored``, which is
-    (cycle, step, scores), and the caches are single tuples, replaced as a whole; the worker alone
-    replaces ``_scored``.
+    Thread safety: all calls may come from any thread but the worker's. ``_learnable`` is a single
+    tuple, replaced as a whole; all else that changes is in the label store, the scoreboard, the
+    pool and the worker, which guard themselves.
     """
 
     def __init__(
@@ -121,21 +115,20 @@ class Session:
             budget_bytes=config.memory_mb * 2**20,
             on_problem=lambda image_id, reason: self.hub.publish(ProblemFound(image_id, reason)),
         )
-        self._store = ScoreStore(self.path)
+        store = ScoreStore(self.path)
         self.history = History(self._workspace.history, last_step=self._workspace.last_step()[1])
-        self._scored = self._last_scores()
-        self._caching = threading.Lock()
-        self._cache: dict[str, tuple[object, Any]] = {}
+        self._board = Scoreboard(self.source, self._index, self.labels, store=store, seed=config.seed)
+        self._learnable: tuple[int, Mapping[int, int]] = (-1, {})
         self._engine = Engine(
             source=self.source,
             pool=self._pool,
             config=config,
             workspace=self._workspace,
-            scores=self._store,
+            scores=store,
             history=self.history,
             training_labels=self._training_labels,
             counts=self.labels.counts,
-            use_scores=self._use_scores,
+            use_scores=lambda cycle, scores: self._board.replace(cycle, self.step, scores),
         )
         self._worker = Worker(self.hub)
         self._tables: set[Path] = set()
@@ -226,6 +219,19 @@ class Session:
         """Ids of the images that could not be read, with the reason."""
         return dict(self._pool.problems)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know of how the session was opened, in plain words."""
+        skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
+        notices = [self.labels.notice] if self.labels.notice else []
+        if skipped:
+            name, reason = next(iter(skipped.items()))
+            more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+            notices.append(
+                f"Not everything in {self.source.name!r} could be looked at: {name!r}: {reason}{more}."
+            )
+        return tuple(notices)
+
     # ---- labels -----------------------------------------------------------------------------
 
     def label(
@@ -268,13 +274,13 @@ class Session:
             )
         if not labels:
             return
-        _, step, scores = self._scored
+        scores, step = self._board.of(labels)
         self.labels.set(
             labels,
             by=self.annotator if by is None else by,
             tags=tags,
             note=note,
-            scores={i: float(scores[self._index[i]]) for i in labels},
+            scores=scores,
             step=step,
             reason=reason,
         )
@@ -320,12 +326,13 @@ class Session:
         self.label({i: label for i, label in labels.items() if i not in seen}, reason=reason)
 
     def _training_labels(self) -> tuple[int, Mapping[int, int]]:
-        version = self.labels.version
-        return version, self._cached("training", version, self._make_training_labels)
-
-    def _make_training_labels(self) -> dict[int, int]:
-        known = self.labels.for_split("train")
-        return {self._index[i]: CLASSES.index(label) for i, label in known.items() if i in self._index}
+        """Return (version, {index: class}) of the labels to learn from."""
+        version, known = self.labels.version, self._learnable
+        if known[0] != version:
+            labels = self.labels.for_split("train")
+            known = version, {self._index[i]: CLASSES.index(c) for i, c in labels.items() if i in self._index}
+            self._learnable = known
+        return known
 
     # ---- work -------------------------------------------------------------------------------
 
@@ -410,45 +417,17 @@ class Session:
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
-        return self._scored[2]
+        return self._board.scores
 
     @property
     def scores_cycle(self) -> int | None:
         """The cycle whose model gave the scores, or None."""
-        return self._scored[0]
+        return self._board.cycle
 
     @property
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
-        key = (self.labels.version, self.scores_cycle, id(self.scores))
-        metrics: Metrics = self._cached("metrics", key, lambda: self._evaluate(self.scores))
-        return metrics
-
-    def _evaluate(self, scores: npt.NDArray[np.float32]) -> Metrics:
-        held_out = self.labels.for_split("test")
-        known = [(self._index[i], label == "anomaly") for i, label in held_out.items() if i in self._index]
-        rated = [(index, truth) for index, truth in known if np.isfinite(scores[index])]
-        indices = np.array([index for index, _ in rated], np.int64)
-        return evaluate(np.array([t for _, t in rated], bool), scores[indices], seed=self.config.seed)
-
-    def _use_scores(self, cycle: int, scores: npt.NDArray[np.float32]) -> Metrics:
-        scores.setflags(write=False)
-        self._scored = (cycle, self.step, scores)
-        return self.metrics
-
-    def _last_scores(self) -> tuple[int | None, int | None, npt.NDArray[np.float32]]:
-        n = len(self.source)
-        for cycle in reversed(self._store.cycles()):
-            try:
-                scores, step = self._store.load(cycle, n), self._store.info(cycle).model.removeprefix("step=")
-            except WorkspaceError as error:  # they can be made again; the labels must stay within reach
-                _log.warning("%s Until then the scores before them are used.", error)
-                continue
-            scores.setflags(write=False)
-            return cycle, int(step) if step.isdecimal() else None, scores
-        scores = np.full(n, np.nan, np.float32)
-        scores.setflags(write=False)
-        return None, None, scores
+        return self._board.metrics
 
     # ---- queries ----------------------------------------------------------------------------
 
@@ -467,17 +446,7 @@ class Session:
         list of Candidate
             Id, score and reason. Images that could not be read are left out.
         """
-        unlabelled = self.ranking("random", show="unlabelled")
-        problems = self._pool.problems
-        ids, scores = self.source.ids, self.scores
-        if problems:
-            unreadable = np.array([self._index[i] for i in list(problems)], np.int64)
-            unlabelled = np.setdiff1d(unlabelled, unreadable)
-        chosen = pick(scores, unlabelled, n, strategy, seed=self.config.seed + len(self.labels))
-        return [
-            Candidate(ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, reason)
-            for i, reason in chosen
-        ]
+        return self._board.query(n, strategy, problems=list(self._pool.problems))
 
     def ranking(self, how: str = "highest", *, show: Show = "all", seed: int = 0) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source, in an order to look at.
@@ -495,24 +464,7 @@ class Session:
         ndarray of int64, shape (M,)
             Images without a score come last. Read-only.
         """
-        key = (how, show, seed, self.labels.version, self.scores_cycle, id(self.scores))
-        ranking: npt.NDArray[np.int64] = self._cached("ranking", key, lambda: self._rank(how, show, seed))
-        return ranking
-
-    def _rank(self, how: str, show: Show, seed: int) -> npt.NDArray[np.int64]:
-        if show not in get_args(Show):
-            raise ConfigError(f"Unknown show={show!r}. Allowed are 'all', 'unlabelled' and 'labelled'.")
-        labelled = [self._index[i] for i in reversed(self.labels.current()) if i in self._index]
-        subset: npt.NDArray[np.int64] | None = None
-        if show == "labelled" or how == "recent":
-            subset = np.array([] if show == "unlabelled" else labelled, np.int64)
-        elif show == "unlabelled":
-            is_free = np.ones(len(self.source), bool)
-            is_free[labelled] = False
-            subset = np.flatnonzero(is_free)
-        ranking = order(self.scores, how, subset=subset, seed=seed)
-        ranking.setflags(write=False)
-        return ranking
+        return self._board.ranking(how, show, seed)
 
     def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX) -> bytes:
         """Return a small JPEG of an image, its longer side at most `side` pixels.
@@ -534,8 +486,14 @@ class Session:
             raise ImageReadError(image_id, str(error)) from error
 
     def top(self, n: int = 100) -> pd.DataFrame:
-        """Return the `n` highest scores as a table: id, score, rank, label, tags."""
-        return self._shortlist(self.ranking("highest")[:n])
+        """Return the `n` highest scores as a table: id, score, rank, label, tags, note.
+
+        Raises
+        ------
+        NotTrainedError
+            If there are no scores yet.
+        """
+        return self._board.shortlist(n)
 
     def export(self, path: str | Path, n: int | None = None) -> Path:
         """Write a shortlist as CSV: the `n` highest scores, or all labelled images by score.
@@ -551,15 +509,7 @@ class Session:
             If it cannot be written, or is the label table that was imported: that is never
             changed.
         """
-        ranking = self.ranking("highest", show="labelled") if n is None else self.ranking("highest")[:n]
-        return write_shortlist(self._shortlist(ranking), Path(path), protected=self._tables)
-
-    def _shortlist(self, chosen: npt.NDArray[np.int64]) -> pd.DataFrame:
-        scores = self.scores
-        ranks = np.zeros(len(scores), np.int64)
-        ranks[self.ranking("highest")] = np.arange(1, len(scores) + 1)
-        ranks[np.isnan(scores)] = 0
-        return shortlist(self.source, scores, ranks, self.labels.current(), chosen)
+        return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)
 
     # ---- display ----------------------------------------------------------------------------
 
@@ -570,15 +520,6 @@ class Session:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         return self.show()._repr_mimebundle_(**options)
-
-    def _cached(self, name: str, key: object, make: Any) -> Any:
-        with self._caching:
-            found = self._cache.get(name)
-        if found is None or found[0] != key:
-            found = (key, make())
-            with self._caching:
-                self._cache[name] = found
-        return found[1]
 
 
 def _open_demo(spec: Mapping[str, Any]) -> ImageSource:

@@ -1,6 +1,6 @@
 """Labels: what a person said about each image, kept for good.
 
-Every change is a line of an append-only journal (`amatch_widgets.label_journal`), so undo is
+Every change is a line of an append-only journal (`amatch_widgets.labels.journal`), so undo is
 a new line and the whole history can be read back. Part of the labels is held out to measure
 with; which part is decided once per image and written down, so that no label ever moves
 between training and test.
@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ConfigError, LabelError, StateError
-from amatch_widgets.label_journal import Journal
-from amatch_widgets.label_split import SPLITS, TEST, TRAIN, Splits
+from amatch_widgets.labels.journal import Journal
+from amatch_widgets.labels.split import SPLITS, TEST, TRAIN, Splits
 
 if TYPE_CHECKING:
     from pathlib import Path

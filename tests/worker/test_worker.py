@@ -13,7 +13,7 @@ import pytest
 from amatch_widgets.errors import StateError, WeightsError
 from amatch_widgets.events import EventHub, Failed, Mailbox, Message, StateChanged
 from amatch_widgets.worker import Worker, plain_text, transition
-from amatch_widgets.worker_state import Command, State
+from amatch_widgets.worker.state import Command, State
 
 _PATIENCE_S = 20
 IDLE, RUNNING, PAUSED, FAILED, CLOSED = State.IDLE, State.RUNNING, State.PAUSED, State.FAILED, State.CLOSED

@@ -1,0 +1,7 @@
+"""The session: what a user holds, what it runs, and what it keeps on disk."""
+
+from __future__ import annotations
+
+from amatch_widgets.session.session import Session, Show
+
+__all__ = ["Session", "Show"]

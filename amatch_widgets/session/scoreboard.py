@@ -1,0 +1,188 @@
+"""The scores of all images, and what follows from them: rankings, queries, metrics, the shortlist."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+import numpy as np
+
+from amatch_widgets.errors import ConfigError, NotTrainedError, WorkspaceError
+from amatch_widgets.learn.metrics import Metrics, evaluate
+from amatch_widgets.query.strategies import Candidate, order, pick
+from amatch_widgets.session.export import shortlist
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.labels import LabelStore
+    from amatch_widgets.score.store import ScoreStore
+
+__all__ = ["Scoreboard", "Show"]
+
+Show = Literal["all", "unlabelled", "labelled"]
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    cycle: int | None
+    step: int | None
+    scores: npt.NDArray[np.float32]
+
+
+class Scoreboard:
+    """How the images stand.
+
+    Parameters
+    ----------
+    source : ImageSource
+    index : mapping of str to int
+        Id to position in the source.
+    labels : LabelStore
+    store : ScoreStore
+        Its last complete cycle is read.
+    seed : int
+        Of the bootstrap and of random queries.
+
+    Notes
+    -----
+    Thread safety: ``_scored`` is replaced as a whole, by the worker alone; ``_caching`` guards the
+    dict ``_cache``, whose entries (key, value) are never changed. All else may be called from any
+    thread.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        index: Mapping[str, int],
+        labels: LabelStore,
+        *,
+        store: ScoreStore,
+        seed: int,
+    ) -> None:
+        self._source, self._index, self._labels, self._seed = source, index, labels, seed
+        self._caching = threading.Lock()
+        self._cache: dict[str, tuple[object, Any]] = {}
+        self._scored = _last(store, len(source))
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
+        return self._scored.scores
+
+    @property
+    def cycle(self) -> int | None:
+        """The cycle whose model gave the scores, or None."""
+        return self._scored.cycle
+
+    def replace(self, cycle: int, step: int, scores: npt.NDArray[np.float32]) -> Metrics:
+        """Take new scores, of the model of `cycle` and `step`; return the metrics they give."""
+        scores.setflags(write=False)
+        self._scored = _Scored(cycle, step, scores)
+        return self.metrics
+
+    def of(self, image_ids: Iterable[str]) -> tuple[dict[str, float], int | None]:
+        """Return the scores of some images, and the step of the model that gave them."""
+        now = self._scored
+        return {i: float(now.scores[self._index[i]]) for i in image_ids}, now.step
+
+    @property
+    def metrics(self) -> Metrics:
+        """How well the scores rank the held-out labels, now."""
+        now = self._scored
+        return self._cached("metrics", (self._labels.version, now), lambda: self._evaluate(now.scores))
+
+    def query(self, n: int, strategy: str, *, problems: Iterable[str]) -> list[Candidate]:
+        """Choose images without a label; see `Session.query`. `problems` are left out."""
+        unlabelled = self.ranking("random", "unlabelled", 0)
+        unreadable = np.array([self._index[i] for i in problems], np.int64)
+        if len(unreadable):
+            unlabelled = np.setdiff1d(unlabelled, unreadable)
+        ids, scores = self._source.ids, self.scores
+        chosen = pick(scores, unlabelled, n, strategy, seed=self._seed + len(self._labels))
+        return [
+            Candidate(ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, reason)
+            for i, reason in chosen
+        ]
+
+    def ranking(self, how: str, show: Show, seed: int) -> npt.NDArray[np.int64]:
+        """Return the positions of images in an order to look at; see `Session.ranking`."""
+        now = self._scored
+        key = (how, show, seed, self._labels.version, now)
+        return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, seed))
+
+    def shortlist(self, n: int | None) -> pd.DataFrame:
+        """Return the `n` highest scores, or all labelled images by score, as a table.
+
+        Raises
+        ------
+        NotTrainedError
+            If the highest scores are asked for before there are any.
+        """
+        scores = self.scores
+        ranking = self.ranking("highest", "all", 0)
+        n_scored = int(np.isfinite(scores).sum())
+        if n is not None and not n_scored:
+            raise NotTrainedError("There are no scores yet. Train first: session.train().")
+        ranks = np.zeros(len(scores), np.int64)
+        ranks[ranking[:n_scored]] = np.arange(1, n_scored + 1)
+        chosen = self.ranking("highest", "labelled", 0) if n is None else ranking[: min(n, n_scored)]
+        return shortlist(self._source, scores, ranks, self._labels.current(), chosen)
+
+    def _evaluate(self, scores: npt.NDArray[np.float32]) -> Metrics:
+        held_out = self._labels.for_split("test")
+        known = [(self._index[i], label == "anomaly") for i, label in held_out.items() if i in self._index]
+        rated = [(index, truth) for index, truth in known if np.isfinite(scores[index])]
+        indices = np.array([index for index, _ in rated], np.int64)
+        return evaluate(np.array([truth for _, truth in rated], bool), scores[indices], seed=self._seed)
+
+    def _rank(
+        self, scores: npt.NDArray[np.float32], how: str, show: Show, seed: int
+    ) -> npt.NDArray[np.int64]:
+        if show not in get_args(Show):
+            raise ConfigError(f"Unknown show={show!r}. Allowed are 'all', 'unlabelled' and 'labelled'.")
+        labelled = [self._index[i] for i in reversed(self._labels.current()) if i in self._index]
+        subset: npt.NDArray[np.int64] | None = None
+        if show == "labelled" or how == "recent":
+            subset = np.array([] if show == "unlabelled" else labelled, np.int64)
+        elif show == "unlabelled":
+            is_free = np.ones(len(self._source), bool)
+            is_free[labelled] = False
+            subset = np.flatnonzero(is_free)
+        ranking = order(scores, how, subset=subset, seed=seed)
+        ranking.setflags(write=False)
+        return ranking
+
+    def _cached(self, name: str, key: object, make: Callable[[], _T]) -> _T:
+        """Keep the last value of each name, so that asking twice costs nothing."""
+        with self._caching:
+            found = self._cache.get(name)
+        if found is None or found[0] != key:
+            found = (key, make())
+            with self._caching:
+                self._cache[name] = found
+        value: _T = found[1]
+        return value
+
+
+def _last(store: ScoreStore, n: int) -> _Scored:
+    """Read the last cycle that can be read; damaged scores must not bar the way to the labels."""
+    for cycle in reversed(store.cycles()):
+        try:
+            scores, step = store.load(cycle, n), store.info(cycle).model.removeprefix("step=")
+        except WorkspaceError as error:
+            _log.warning("%s Until then the scores before them are used.", error)
+            continue
+        scores.setflags(write=False)
+        return _Scored(cycle, int(step) if step.isdecimal() else None, scores)
+    scores = np.full(n, np.nan, np.float32)
+    scores.setflags(write=False)
+    return _Scored(None, None, scores)
