@@ -197,20 +197,7 @@ def _train(arguments: argparse.Namespace) -> None:
         train=am.TrainConfig(**options) if options else None,
         image=am.Preprocess(size=arguments.size) if arguments.size is not None else None,
     )
-    if arguments.labels is not None:
-        _tell_unknown(session, arguments.labels)
     _work(session, lambda: session.train(arguments.steps), as_json=arguments.json)
-
-
-def _tell_unknown(session: Session, labels: Path) -> None:
-    """Name what the label table holds that is no image: most often a wrong folder, or a typing error."""
-    from amatch_widgets.labels.table import read_label_csv  # noqa: PLC0415
-
-    table = read_label_csv(labels, set(session.source.ids))
-    for names, what in ((table.unknown_ids, "no image"), (table.ambiguous, "several images")):
-        if names:
-            text = f"{labels}: {len(names)} of its ids fit {what}, the first is {names[0]!r}"
-            print(printable(text), file=sys.stderr)
 
 
 def _score(arguments: argparse.Namespace) -> None:

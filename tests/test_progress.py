@@ -30,7 +30,7 @@ def step(done: int, *, seconds_left: float = 30.0) -> StepDone:
 
 @pytest.fixture
 def session():
-    return SimpleNamespace(hub=EventHub(), problems={})
+    return SimpleNamespace(hub=EventHub(), problems={}, notices=())
 
 
 @pytest.fixture

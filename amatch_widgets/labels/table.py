@@ -58,6 +58,16 @@ class LabelImport:
     duplicates: tuple[str, ...] = ()
     n_removed: int = 0
 
+    @property
+    def notice(self) -> str:
+        """What does not fit the images, in plain words; "" if all does."""
+        parts = [
+            f"{len(names)} of its ids fit{'s' if len(names) == 1 else ''} {what}, the first is {names[0]!r}"
+            for names, what in ((self.unknown_ids, "no image"), (self.ambiguous, "several images"))
+            if names
+        ]
+        return "; ".join(parts)
+
     def __repr__(self) -> str:
         counts = {c: sum(label == c for label in self.labels.values()) for c in CLASSES}
         parts = [f"{counts[ANOMALY]} anomaly", f"{counts[NORMAL]} normal", f"{self.n_removed} removed"]

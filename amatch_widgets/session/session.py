@@ -108,6 +108,14 @@ class Session:
     def _set_up(self, labels: str | Path | Mapping[str, str] | None) -> None:
         config = self._manifest.train
         self.labels = LabelStore(self._workspace.labels, test_share=config.test_share)
+        self._notices = [self.labels.notice] if self.labels.notice else []
+        skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
+        if skipped:
+            name, reason = next(iter(skipped.items()))
+            self._notices.append(
+                f"{len(skipped)} folders or files in {self.source.name!r} cannot be looked at; the first, "
+                f"{name!r}: {reason}."
+            )
         self._index = index_of(self.source)
         self._pool = PixelPool(
             self.source,
@@ -222,15 +230,7 @@ class Session:
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user should know of how the session was opened, in plain words."""
-        skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
-        notices = [self.labels.notice] if self.labels.notice else []
-        if skipped:
-            name, reason = next(iter(skipped.items()))
-            more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-            notices.append(
-                f"Not everything in {self.source.name!r} could be looked at: {name!r}: {reason}{more}."
-            )
-        return tuple(notices)
+        return tuple(self._notices)
 
     # ---- labels -----------------------------------------------------------------------------
 
@@ -321,6 +321,8 @@ class Session:
             table = read_label_csv(labels, self._index.keys())
             self._tables.add(Path(labels).resolve())
             reason = f"from {Path(labels).name}"
+            if table.notice:
+                self._notices.append(f"{Path(labels).name}: {table.notice}.")
             labels = {i: label for i, label in table.labels.items() if label is not None}
         seen = {line.image_id for line in self.labels.history()}
         self.label({i: label for i, label in labels.items() if i not in seen}, reason=reason)
@@ -519,7 +521,9 @@ class Session:
         return importlib.import_module("amatch_widgets.widgets").Dashboard(self)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.show()._repr_mimebundle_(**options)
+        bundle = self.show()._repr_mimebundle_(**options)
+        # What a notebook shows where its kernel is gone.
+        return {**bundle, "text/plain": repr(self)} if isinstance(bundle, dict) else bundle
 
 
 def _open_demo(spec: Mapping[str, Any]) -> ImageSource:

@@ -600,6 +600,19 @@ def test_a_thumbnail_that_cannot_be_made_says_why(make_session, tmp_path):
         other.thumbnail("0")
 
 
+def test_what_was_odd_at_the_opening_is_told(make_session, tmp_path):
+    table = tmp_path / "l.csv"
+    table.write_text(f"id,label\n{SKY.ids[0]},normal\nx.png,anomaly\n")
+    session = make_session(SKY, labels=table)
+    assert session.notices == ("l.csv: 1 of its ids fits no image, the first is 'x.png'.",)
+    source = holey([3])
+    source.skipped = {"night1": "Permission denied", "night2": "Permission denied"}
+    other = make_session(source, labels=None, path=tmp_path / "other")
+    assert other.notices == (
+        "2 folders or files in 'sky-0' cannot be looked at; the first, 'night1': Permission denied.",
+    )
+
+
 # ---- images that cannot be read ---------------------------------------------------------------
 
 
@@ -617,7 +630,7 @@ def test_unreadable_images_are_listed_and_never_stop_a_run(make_session):
     assert set(session.ranking()[-3:]) == source.bad
     session.problems.clear()  # a copy
     assert len(session.problems) == 3
-    assert session.top(60)["rank"].tolist() == [*range(1, 58), 0, 0, 0]
+    assert session.top(60)["rank"].tolist() == [*range(1, 58)]  # those without a score are no shortlist
 
 
 def test_a_labelled_image_that_cannot_be_read_is_left_out_of_the_metrics(make_session):

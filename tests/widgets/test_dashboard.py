@@ -49,6 +49,19 @@ def test_session_shows_a_dashboard(session):
     board.close()
 
 
+def test_displayed_session_leaves_its_own_words_for_when_the_kernel_is_gone(session):
+    bundle = session._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(session)
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_dashboard_begins_with_what_was_odd_at_the_opening(session):
+    session._notices.append("l.csv: 3 of its ids fit no image.")
+    board = Dashboard(session)
+    assert texts(board) == [("warning", "l.csv: 3 of its ids fit no image.")]
+    board.close()
+
+
 def test_two_dashboards_agree_on_labels(board, session):
     other = Dashboard(session)
     for each in (board, other):
