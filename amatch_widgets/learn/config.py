@@ -49,8 +49,8 @@ class TrainConfig:
     unlabelled_ratio : int, >= 0
         Unlabelled images a step, as a multiple of `batch`. 0 trains on the labels alone.
     learning_rate : float, > 0
-        With the defaults of `gradient_clip` and `freeze_norm`. FixMatch's usual 0.0075 with
-        neither lets pretrained networks collapse on cutouts of the sky (benchmarks/RESULTS.md).
+        Goes with `gradient_clip` and `freeze_norm`: where both are switched off, another rate is
+        needed.
     gradient_clip : float, > 0
         Largest norm of the gradient of a step; longer ones are scaled down to it.
     freeze_norm : bool

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["start_head"]
 
-# Inverse strength of the L2 penalty on standardised, unit-length features: strong, as there
-# are far more features than labels, so that no image starts above the confidence threshold.
+# Inverse strength of the L2 penalty on standardised features: a strong penalty, as there are far
+# more features than labels, so that few images start above the confidence threshold.
 _INVERSE_PENALTY = 3e-3
 _BATCH = 128
 
@@ -37,7 +37,8 @@ def start_head(model: Classifier, labelled: LabelledImages) -> None:
         With both classes.
     """
     features = _features(model, labelled).double().cpu().numpy()
-    # Standardised per feature, all scaled by one number: both fold into the head's weights.
+    # Standardised per feature, then all scaled by one number to a mean length of the root of their
+    # number: both fold into the head's weights.
     mean, std = features.mean(0), features.std(0) + 1e-3
     standard = (features - mean) / std
     scale = 1 / max(float(np.linalg.norm(standard, axis=1).mean()), 1e-12) * np.sqrt(features.shape[1])
