@@ -114,7 +114,11 @@ def main() -> None:
         else:
             print(f"{name}: {value:.2f}")
     if arguments.json:
-        print(json.dumps({"benchmark": "ui", "source": Path(source).name, **figures, **provenance()}))
+        print(
+            json.dumps(
+                {"benchmark": "ui", "seeds": [0], "source": Path(source).name, **figures, **provenance()}
+            )
+        )
 
 
 def import_s() -> float:

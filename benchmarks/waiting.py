@@ -79,7 +79,7 @@ def main() -> None:
         ratio = values["ACTIVE"] / values["PASSIVE"]
         print(f"{name}: {values['ACTIVE']:.2f} spinning, {values['PASSIVE']:.2f} sleeping, ratio {ratio:.1f}")
     if arguments.json:
-        print(json.dumps({"benchmark": "waiting", **figures, **provenance()}))
+        print(json.dumps({"benchmark": "waiting", "seeds": [0], **figures, **provenance()}))
 
 
 if __name__ == "__main__":
