@@ -6,6 +6,7 @@ as if it had never stopped, with no random state to keep.
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,11 +18,11 @@ from amatch_widgets.errors import TooFewLabelsError
 from amatch_widgets.labels import CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from amatch_widgets.images.pixels import PixelPool
 
-__all__ = ["Feed", "LabelledImages", "StepImages"]
+__all__ = ["Feed", "LabelledImages", "StepImages", "check_both_classes"]
 
 _LABELLED_STREAM, _UNLABELLED_STREAM = 0, 1
 
@@ -97,7 +98,7 @@ class Feed:
         if self._current is None or version != self._version:
             images, indices = self._pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
             classes = np.array([known[int(i)] for i in indices], np.int64)
-            _check_both_classes(classes, len(known) - len(indices))
+            check_both_classes(classes, len(known) - len(indices))
             self._current, self._version, self._known = (
                 LabelledImages(images, classes, indices),
                 version,
@@ -152,15 +153,28 @@ def _spread(positions: npt.NDArray[np.int64], n: int, rng: np.random.Generator) 
     return np.concatenate([rng.permutation(positions) for _ in range(rounds)])[:n]
 
 
-def _check_both_classes(classes: npt.NDArray[np.int64], n_unreadable: int) -> None:
-    counts = {name: int((classes == index).sum()) for index, name in enumerate(CLASSES)}
-    missing = [name for name, count in counts.items() if not count]
+def check_both_classes(classes: Iterable[int], n_unreadable: int = 0) -> None:
+    """Refuse labels to learn from that lack a class.
+
+    Parameters
+    ----------
+    classes : iterable of int
+        1 = anomaly, 0 = normal; of the images that are to be learnt from.
+    n_unreadable : int
+        Labelled images that are not among them because they cannot be read.
+
+    Raises
+    ------
+    TooFewLabelsError
+        The message says what was found and what is still needed.
+    """
+    number = Counter(int(index) for index in classes)
+    missing = [name for index, name in enumerate(CLASSES) if not number[index]]
     if missing:
-        found = " and ".join(f"{count} {name}" for name, count in counts.items())
+        found = " and ".join(f"{number[index]} {name}" for index, name in enumerate(CLASSES))
         unreadable = f" ({n_unreadable} more cannot be read, see session.problems)" if n_unreadable else ""
         raise TooFewLabelsError(
             f"Training needs at least 1 readable image of each class to learn from; found {found}"
-            f"{unreadable}. "
-            f"Label at least one image as {' and one as '.join(missing)} "
-            "(5 anomalies and 20 normal ones are a good start), then train again."
+            f"{unreadable}. Label at least one image as {' and one as '.join(missing)} "
+            "(5 anomalies and 20 normals are a good start), then train again."
         )

@@ -13,7 +13,6 @@ from amatch_widgets.errors import (
     ImageReadError,
     LabelError,
     NotTrainedError,
-    TooFewLabelsError,
 )
 from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
@@ -22,6 +21,7 @@ from amatch_widgets.images.source import ImageSource, index_of, open_source, sou
 from amatch_widgets.labels import CLASSES, LabelStore
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
+from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.export import write_shortlist
@@ -354,7 +354,7 @@ class Session:
             If the session is busy or closed.
         """
         steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
-        self._check_labels()
+        check_both_classes(self._training_labels()[1].values())
         self._worker.start("train", lambda: self._engine.train(steps))
 
     def score(self) -> None:
@@ -400,19 +400,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _check_labels(self) -> None:
-        counts = dict.fromkeys(CLASSES, 0)
-        for number in self._training_labels()[1].values():
-            counts[CLASSES[number]] += 1
-        missing = [name for name, count in counts.items() if not count]
-        if missing:
-            found = " and ".join(f"{count} {name}" for name, count in counts.items())
-            raise TooFewLabelsError(
-                f"Training needs at least 1 image of each class to learn from; found {found}. "
-                f"Label at least one image as {' and one as '.join(missing)} "
-                "(5 anomalies and 20 normals are a good start)."
-            )
 
     # ---- scores -----------------------------------------------------------------------------
 
