@@ -102,6 +102,8 @@ class Session:
             self._manifest = Manifest.of(self._workspace, self.source, train=train, image=image)
             self._set_up(labels)
         except BaseException:
+            if hasattr(self, "labels"):
+                self.labels.close()
             self._workspace.close()
             raise
 

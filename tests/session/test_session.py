@@ -36,6 +36,7 @@ from amatch_widgets.events import (
     StepDone,
 )
 from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.labels import LabelStore
 from amatch_widgets.learn import checkpoint as checkpoint_module
 from amatch_widgets.session import Session
 from amatch_widgets.worker import State
@@ -598,6 +599,19 @@ def test_a_thumbnail_that_cannot_be_made_says_why(make_session, tmp_path):
     other = make_session(nothing, path=tmp_path / "nan", labels=None, image=Preprocess(size=8))
     with pytest.raises(ImageReadError, match="'0' cannot be read: no pixel is finite"):
         other.thumbnail("0")
+
+
+def test_refused_first_labels_leave_no_open_journal(make_session, monkeypatch):
+    closed, close = [], LabelStore.close
+
+    def note(store):
+        closed.append(store)
+        close(store)
+
+    monkeypatch.setattr(LabelStore, "close", note)
+    with pytest.raises(LabelError, match="Unknown image id"):
+        make_session(SKY, labels={"no-such-image": "anomaly"})
+    assert len(closed) == 1
 
 
 def test_what_was_odd_at_the_opening_is_told(make_session, tmp_path):
