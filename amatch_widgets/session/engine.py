@@ -11,6 +11,7 @@ import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
 from amatch_widgets.events import CycleDone, Event, Message, ScoresChanged, ScoringProgress, StepDone
+from amatch_widgets.learn.feed import Feed
 from amatch_widgets.session.history import CycleRecord, History, utc_now
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from amatch_widgets.images.pixels import PixelPool
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.config import TrainConfig
-    from amatch_widgets.learn.feed import Feed
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.trainer import Trainer
@@ -88,8 +88,6 @@ class Engine:
 
     def train(self, steps: int) -> Iterator[Event]:
         """Train a cycle, then score all images and evaluate; closed before its end, it keeps the model."""
-        from amatch_widgets.learn.feed import Feed  # noqa: PLC0415 (imports torch)
-
         trainer = self._ready_trainer()
         feed = Feed(
             self._pool,
