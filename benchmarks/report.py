@@ -1,11 +1,13 @@
-"""What every benchmark says of itself: the machine, the versions, the commit."""
+"""What the benchmarks share: what each says of its machine, versions and commit, and the browser's driver."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import resource
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,17 @@ def peak_memory_mb() -> float:
         pass  # no Linux; there getrusage would count the process that started this one, too
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def lab_driver() -> Any:
+    """Import the module that drives JupyterLab for the browser tests, from its file."""
+    spec = importlib.util.spec_from_file_location("amatch_lab", ROOT / "tests" / "browser" / "lab.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _processor() -> str:

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
-from report import ROOT, provenance
+from report import ROOT, lab_driver, provenance
 
 _SIZES = {"": (1280, 860), "-1920": (1920, 1080)}
 _BUSY_MS = 600_000
@@ -52,7 +50,7 @@ def main() -> None:
 
 def hunt(arguments: argparse.Namespace) -> list[Path]:
     """Hunt in the browser and return the pictures that were written."""
-    lab_module = _lab_module()
+    lab_module = lab_driver()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         lab = lab_module.Lab(Path(scratch, "lab"))
         browser = playwright.chromium.launch(
@@ -136,18 +134,6 @@ def _wait_text(page: Any, selector: str, text: str) -> None:
         arg=[selector, text],
         timeout=_BUSY_MS,
     )
-
-
-def _lab_module() -> Any:
-    """Import the driver that the browser tests use."""
-    path = ROOT / "tests" / "browser" / "lab.py"
-    spec = importlib.util.spec_from_file_location("amatch_lab", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ key_training_ms, key_kept_training_ms   both while FixMatch trains on all cores
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
-from report import ROOT, provenance
+from report import ROOT, lab_driver, provenance
 
 _TILES = 48
 
@@ -133,7 +132,7 @@ def import_s() -> float:
 
 def dashboard(source: str, repeats: int) -> dict[str, Any]:
     """Return the figures of the dashboard; times in ms but for `dashboard_s`."""
-    lab_module = _lab_module()
+    lab_module = lab_driver()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         lab = lab_module.Lab(Path(scratch, "lab"))
         browser = playwright.chromium.launch(
@@ -195,17 +194,6 @@ def _key(k: int) -> tuple[int, str, str]:
 
 def _summary(times: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 1), "max": round(max(times), 1), "n": len(times)}
-
-
-def _lab_module() -> Any:
-    """Import the driver that the browser tests use."""
-    path = ROOT / "tests" / "browser" / "lab.py"
-    spec = importlib.util.spec_from_file_location("amatch_lab", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":
