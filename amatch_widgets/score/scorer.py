@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from amatch_widgets.learn.augment import to_float
+from amatch_widgets.learn.inference import Inference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,15 +23,17 @@ def score_batches(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Score every readable image, in the order of the source.
 
-    Reading and decoding run ahead on the pool's threads while the model works.
+    Reading and decoding run ahead on the pool's threads while the model works. The precision is the
+    one that `Inference` finds faster; the same image and weights give the same score up to its
+    rounding.
 
     Parameters
     ----------
     model : Classifier
-        Used in evaluation mode, on the device where it is.
+        Copied at the first batch, on the device where it is; not changed.
     pool : PixelPool
     batch_size : int, >= 1
-        Images scored at once.
+        Images read at once; the device may take them in smaller chunks.
 
     Yields
     ------
@@ -42,12 +42,6 @@ def score_batches(
     scores : ndarray of float32, shape (n,)
         The softmax probability of the class *anomaly*, in [0, 1].
     """
-    model.eval()
-    device = model.head.weight.device
+    inference = Inference(model)
     for images, indices in pool.stream(batch_size=batch_size):
-        # inside the loop: a generator must not hold inference mode while its consumer runs
-        with torch.inference_mode():
-            x = torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
-            logits = model(to_float(x).contiguous(memory_format=torch.channels_last))
-            scores = logits.float().softmax(1)[:, 1].cpu().numpy()
-        yield indices, scores
+        yield indices, inference.scores(images)

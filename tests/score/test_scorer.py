@@ -12,6 +12,7 @@ from amatch_widgets.demo import DemoSource, sky
 from amatch_widgets.errors import ImageReadError
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.learn import inference
 from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.backbone import build_classifier
 from amatch_widgets.score.scorer import score_batches
@@ -33,6 +34,12 @@ class Holey(DemoSource):
 @pytest.fixture(scope="module")
 def model():
     return build_classifier("test_resnet", weights="random")
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    """Keep to the precision that the numbers below are compared in."""
+    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
 
 
 def pool_of(source, **options):
@@ -61,9 +68,21 @@ def test_the_mode_before_does_not_matter(model):
     model.train()
     before = [value.clone() for value in model.state_dict().values()]
     first = scores_of(model, pool)[1]
-    assert not model.training
+    assert model.training
     assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    model.eval()
     np.testing.assert_array_equal(first, scores_of(model, pool)[1])
+
+
+def test_the_precision_that_is_faster_changes_no_more_than_its_rounding(model, monkeypatch):
+    pool = pool_of(sky(N, size=32))
+    wanted = scores_of(model, pool)[1]
+    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(inference, "_chosen", {})
+    monkeypatch.setattr(inference, "_faster", lambda network, x: torch.bfloat16)
+    scores = scores_of(model, pool)[1]
+    assert not np.array_equal(scores, wanted)
+    np.testing.assert_allclose(scores, wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize("budget_bytes", [0, 5 * 32 * 32 * 3, 2**20])
