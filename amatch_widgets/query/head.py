@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from amatch_widgets.errors import LabelError
 
 from ._blocks import in_blocks
+from ._evidence import Labelled, choose_spaces, regression
 from ._threads import one_thread
 
 if TYPE_CHECKING:
@@ -28,16 +28,7 @@ __all__ = ["InstantFit", "InstantHead"]
 _Floats = NDArray[np.float32]
 
 _POOL = 4096  # images that stand for the pool: 8 MB of float32, and a standard deviation to 1 %
-_WEAK = 2000  # of them, taken for normal by the regression: rare objects among them are few
-_RANKED = 3000  # of them, against which a left-out anomaly is ranked
-_LEFT_OUT = 256  # at most so many anomalies are left out in turn: bounds the time of a fit
 _FOLDS = 10
-# Measured on the cases of the bench and nine more (seeds 0-2), the paired gain against neighbouring
-# values; the optima are flat.
-_AWAY = 0.75  # how far the mean of the normals is subtracted from that of the anomalies
-_SHARPNESS = 3.0  # of the choice of spaces: their weights are softmax(-3 * log-rank)
-_INVERSE_PENALTY = 100.0  # of the regression, for vectors of about unit length. Chosen by
-# cross-validation among 10 and 100 it ranked worse (AUPRC -0.4 % +- 0.1 %): too few anomalies to tell.
 _REPELLING = 3.0  # with normals alone, how much likeness to the nearest of them counts against an image
 _FAR = 3.0  # taken for the score of a new anomaly, in standard deviations, when there is one label only
 _KNEE = 0.76 / 0.24  # x / (1 + |x|) is 0.76 there: a score of 0.88
@@ -60,8 +51,8 @@ class InstantFit:
         Share of each space in the prototypes, together 1; all equal with fewer than 2 anomalies.
     held_out_log_rank : float
         Mean, over the labelled anomalies left out in turn, of the logarithm of the share of the
-        pool that the prototypes of the others rank above it; the lower the better, -0.7 is a
-        random ranking's median. NaN with fewer than 2 anomalies.
+        pool that the prototypes of the others rank above it; the lower the better, and -1 for a
+        random ranking. NaN with fewer than 2 anomalies.
     n_anomalies : int
         Labelled anomalies that have a vector.
     n_normals : int
@@ -74,22 +65,6 @@ class InstantFit:
     held_out_log_rank: float
     n_anomalies: int
     n_normals: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Labelled:
-    """The vectors of the labelled images, and of the sample of the pool without them."""
-
-    anomalies: _Floats
-    normals: _Floats
-    others: _Floats
-
-    @property
-    def away(self) -> _Floats:
-        """What is subtracted from the mean of the anomalies; without normals the pool's mean, 0."""
-        if not len(self.normals):
-            return np.zeros(self.anomalies.shape[1], np.float32)
-        return np.asarray(np.float32(_AWAY) * self.normals.mean(0))
 
 
 class InstantHead:
@@ -152,15 +127,15 @@ class InstantHead:
         """
         anomalies, normals = self._sorted(labels)
         is_other = ~np.isin(self._pool_at, np.concatenate([anomalies, normals]))
-        known = _Labelled(self._rows(anomalies), self._rows(normals), self._pool[is_other])
+        known = Labelled(self._rows(anomalies), self._rows(normals), self._pool[is_other])
         with one_thread():
             if len(anomalies):
-                weights, log_rank = self._choose_spaces(known)
+                weights, log_rank = choose_spaces(known, self._spaces)
                 direction = self._direction(known, weights)
                 expected = self._expected(known, weights, direction)
                 scores = self._to_unit(self._project(direction), *expected)
             else:
-                weights, log_rank = self._equal_weights(), np.nan
+                weights, log_rank = np.full(len(self._spaces), 1 / len(self._spaces), np.float32), np.nan
                 scores = self._by_rank(self._novelty(known.normals))
         return InstantFit(
             scores=scores,
@@ -173,7 +148,7 @@ class InstantHead:
 
     # ---- the ranking ------------------------------------------------------------------------
 
-    def _direction(self, known: _Labelled, weights: _Floats) -> _Floats:
+    def _direction(self, known: Labelled, weights: _Floats) -> _Floats:
         """Return the direction along which images are ranked: prototypes and regression, evenly."""
         towards = known.anomalies.mean(0) - known.away
         prototypes = np.zeros_like(towards)
@@ -181,35 +156,12 @@ class InstantHead:
             part = np.zeros_like(towards)
             part[space] = towards[space]
             prototypes += weight * self._standard(part)
-        return self._standard(prototypes) + self._standard(_regression(known))
+        return self._standard(prototypes) + self._standard(regression(known))
 
     def _standard(self, direction: _Floats) -> _Floats:
         """Scale a direction such that the pool has a standard deviation of 1 along it."""
         spread = (self._pool @ direction).std()
         return direction / spread if spread > 0 else direction
-
-    def _choose_spaces(self, known: _Labelled) -> tuple[_Floats, float]:
-        """Weigh the spaces by how well each finds labelled anomalies again that it was not shown."""
-        if len(known.anomalies) < 2 or not len(known.others):  # noqa: PLR2004 one cannot be left out
-            return self._equal_weights(), np.nan
-        pool = known.others[:_RANKED]
-        tested = known.anomalies[:: -(-len(known.anomalies) // _LEFT_OUT)]
-        ranks, of_pool, of_tested = [], [], []
-        for space in self._spaces:
-            # The prototype of all anomalies but one, for each one.
-            total, rest = known.anomalies[:, space].sum(0), len(known.anomalies) - 1
-            prototypes = (total - tested[:, space]) / rest - known.away[space]
-            scores = pool[:, space] @ prototypes.T
-            own = np.einsum("md,md->m", tested[:, space], prototypes)
-            ranks.append(_log_ranks(scores, own).mean())
-            mean, spread = scores.mean(0), np.maximum(scores.std(0), np.finfo(np.float32).tiny)
-            of_pool.append((scores - mean) / spread)
-            of_tested.append((own - mean) / spread)
-        weights = np.exp(-_SHARPNESS * (np.array(ranks) - min(ranks)))
-        weights = (weights / weights.sum()).astype(np.float32)
-        mixed = sum(w * s for w, s in zip(weights, of_pool, strict=True))
-        mixed_own = sum(w * s for w, s in zip(weights, of_tested, strict=True))
-        return weights, float(_log_ranks(mixed, mixed_own).mean())
 
     def _novelty(self, normals: _Floats) -> _Floats:
         """Return how far each image is from the bulk, and from all normals labelled so far.
@@ -237,7 +189,7 @@ class InstantHead:
 
     # ---- scores in [0, 1] -------------------------------------------------------------------
 
-    def _expected(self, known: _Labelled, weights: _Floats, direction: _Floats) -> tuple[float, float]:
+    def _expected(self, known: Labelled, weights: _Floats, direction: _Floats) -> tuple[float, float]:
         """Return the mean of the pool along a direction, and of anomalies that it was not fitted to."""
         pool = self._pool @ direction
         mean, spread = float(pool.mean()), float(pool.std())
@@ -247,7 +199,7 @@ class InstantHead:
         fold = np.arange(len(known.anomalies)) % n_folds
         margins = []
         for k in range(n_folds):
-            shown = _Labelled(known.anomalies[fold != k], known.normals, known.others)
+            shown = Labelled(known.anomalies[fold != k], known.normals, known.others)
             along = self._direction(shown, weights)
             margins.append(known.anomalies[fold == k] @ along - (self._pool @ along).mean())
         # At least one standard deviation: anomalies that are not found again must not turn the scale.
@@ -302,30 +254,6 @@ class InstantHead:
         known = [i for i in sorted(labels) if self._is_usable[i]]
         by_class = [[i for i in known if labels[i] == label] for label in (1, 0)]
         return np.array(by_class[0], np.int64), np.array(by_class[1], np.int64)
-
-    def _equal_weights(self) -> _Floats:
-        return np.full(len(self._spaces), 1 / len(self._spaces), np.float32)
-
-
-def _regression(known: _Labelled) -> _Floats:
-    """Return the direction of a logistic regression of the anomalies against all else.
-
-    Labelled anomalies, labelled normals and random images of the pool have the same total weight.
-    """
-    groups = [g for g in (known.anomalies, known.normals, known.others[:_WEAK]) if len(g)]
-    if len(groups) < 2:  # noqa: PLR2004 nothing to tell the anomalies from
-        return np.zeros(known.anomalies.shape[1], np.float32)
-    weights = np.concatenate([np.full(len(group), 1 / len(group)) for group in groups])
-    is_anomaly = np.arange(len(weights)) < len(known.anomalies)
-    model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000)
-    model.fit(np.concatenate(groups), is_anomaly, sample_weight=weights)
-    coefficients: _Floats = model.coef_[0].astype(np.float32)
-    return coefficients
-
-
-def _log_ranks(scores: _Floats, own: _Floats) -> NDArray[np.float64]:
-    """Return the logarithm of the share of the pool that scores higher: (n, m) against (m,)."""
-    return np.asarray(np.log((1 + (scores > own).sum(0)) / (1 + len(scores))))
 
 
 def _lengths(rows: _Floats) -> _Floats:

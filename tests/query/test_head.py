@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
 from amatch_widgets.errors import LabelError
-from amatch_widgets.query import head as module
+from amatch_widgets.query import _evidence
 from amatch_widgets.query.head import InstantHead
 
 N, WIDTH = 3000, 24
@@ -301,7 +301,7 @@ def test_threads_may_fit_at_the_same_time(head):
 def test_only_so_many_anomalies_are_left_out_in_turn(head, monkeypatch):
     given = labels(RARE, COMMON[:9])
     all_of_them = head.fit(given)
-    monkeypatch.setattr(module, "_LEFT_OUT", 10)
+    monkeypatch.setattr(_evidence, "_LEFT_OUT", 10)
     some = head.fit(given)
     assert some.held_out_log_rank != all_of_them.held_out_log_rank
     assert some.held_out_log_rank < -4
