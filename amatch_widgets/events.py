@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "CycleDone",
+    "EmbeddingProgress",
     "Event",
     "EventHub",
     "Failed",
+    "HealthAlarm",
     "LabelsChanged",
     "Mailbox",
     "Message",
@@ -67,11 +69,26 @@ class ScoringProgress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingProgress(Event):
+    """`done` of `total` images are read and embedded."""
+
+    done: int
+    total: int
+    images_per_s: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScoresChanged(Event):
-    """All images have new scores, from the model of `cycle`."""
+    """All images have new scores.
+
+    `cycle` is the training cycle whose model was scored last, 0 before any. `ranked_by` says what gives the
+    order: "novelty" (no anomaly is labelled yet), "instant", "deep", or "both".
+    """
 
     cycle: int
     n_scored: int
+    ranked_by: str = "deep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +119,15 @@ class Message(Event):
 
     level: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAlarm(Event):
+    """Something is wrong with the training: what (`kind`, `text`), and what to do about it (`advice`)."""
+
+    kind: str
+    text: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +188,13 @@ class EventHub:
 class Mailbox:
     """Collect events for a reader that drains them at its own pace.
 
-    `StepDone` and `ScoringProgress` coalesce: only the latest of each is kept. All others are
-    kept in order.
+    `StepDone`, `EmbeddingProgress` and `ScoringProgress` coalesce: only the latest of each is kept.
+    All others are kept in order.
 
     Thread safety: ``_events`` and ``_latest`` are guarded by ``_ready``'s lock.
     """
 
-    _COALESCING = (StepDone, ScoringProgress)
+    _COALESCING = (StepDone, EmbeddingProgress, ScoringProgress)
 
     def __init__(self) -> None:
         self._ready = threading.Condition()

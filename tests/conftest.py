@@ -20,8 +20,17 @@ _LIGHT = {
     "freeze_norm": False,
     "memory_mb": 16,
     "score_batch": 32,
+    "embed_px": 32,
     "device": "cpu",
 }
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Keep embeddings in a folder of the test's own: none are there from another test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("AMATCH_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

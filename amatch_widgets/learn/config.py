@@ -18,6 +18,7 @@ _RANGES = {  # a square bracket takes the limit in, as in the docstring
     "unlabelled_ratio": (0, math.inf, "[)"),
     "learning_rate": (0, math.inf, "()"),
     "gradient_clip": (0, math.inf, "()"),
+    "frozen_stages": (0, math.inf, "[)"),
     "momentum": (0, 1, "[)"),
     "weight_decay": (0, math.inf, "[)"),
     "threshold": (0.5, 1, "(]"),
@@ -26,11 +27,13 @@ _RANGES = {  # a square bracket takes the limit in, as in the docstring
     "test_share": (0, 0.5, "[]"),
     "checkpoint_every": (1, math.inf, "[)"),
     "score_batch": (1, math.inf, "[)"),
+    "embed_px": (32, 1024, "[]"),
     "memory_mb": (16, math.inf, "[)"),
     "seed": (0, math.inf, "[)"),
 }
 _TYPES: dict[str, tuple[Any, str]] = {  # of the other options
     "bool": (bool, "True or False"),
+    "bool | None": (bool | None, "True, False or None"),
     "str": (str, "a string"),
     "str | None": (str | None, "a string or None"),
 }
@@ -55,6 +58,9 @@ class TrainConfig:
         Largest norm of the gradient of a step; longer ones are scaled down to it.
     freeze_norm : bool
         Keep the statistics of BatchNorm as they were pretrained.
+    frozen_stages : int, >= 0
+        Groups of blocks, from the stem on, that stay as they were pretrained; they cost no gradient.
+        0 trains the whole network.
     restart : bool
         Begin each cycle from the pretrained weights, with all labels there are by then, instead
         of going on from the last one.
@@ -68,9 +74,12 @@ class TrainConfig:
         Weight of the unlabelled part of the loss (FixMatch's lambda).
     ema : float, in [0, 1)
         Decay of the moving average of the weights; the averaged model scores.
-    dihedral : bool
-        The images have no up: use all 8 flips and quarter turns. Set it to False for
-        photographs.
+    dihedral : bool or None
+        The images have no up, as cutouts of the sky: use all 8 flips and quarter turns. None: the
+        session measures it on a few images.
+    embed_px : int, in [32, 1024], or None
+        Side at which the instant tier is fed, in pixels. None: 128 for images without an up, 192
+        for those with one.
     backbone : str
         Any name in ``timm.list_models()``.
     weights : str or None
@@ -95,13 +104,15 @@ class TrainConfig:
     learning_rate: float = 0.003
     gradient_clip: float = 1.0
     freeze_norm: bool = True
+    frozen_stages: int = 3
     restart: bool = False
     momentum: float = 0.9
     weight_decay: float = 7.5e-4
     threshold: float = 0.95
     unlabelled_weight: float = 1.0
     ema: float = 0.99
-    dihedral: bool = True
+    dihedral: bool | None = None
+    embed_px: int | None = None
     backbone: str = "tf_efficientnet_lite0"
     weights: str | None = None
     test_share: float = 0.25
@@ -114,7 +125,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if field.name in _RANGES:
-                self._check_range(field.name, wants_int=field.type == "int")
+                if getattr(self, field.name) is not None or "None" not in str(field.type):
+                    self._check_range(field.name, wants_int="int" in str(field.type))
             else:
                 self._check_type(field.name, *_TYPES[str(field.type)])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
-from amatch_widgets.events import CycleDone, Event, Message, ScoresChanged, ScoringProgress, StepDone
+from amatch_widgets.events import CycleDone, Event, Message, ScoringProgress, StepDone
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.session.history import CycleRecord, History, utc_now
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.trainer import Trainer
+    from amatch_widgets.query.blend import Judgement
     from amatch_widgets.score.store import ScoreStore
     from amatch_widgets.session.workspace import Workspace
 
@@ -53,7 +55,12 @@ class Engine:
     counts : callable
         Returns the number of labels of each class.
     use_scores : callable
-        Takes (cycle, scores) when all images are scored; returns the metrics they give.
+        Takes (cycle, scores) when all images are scored; returns the metrics that follow, and what
+        was judged of the model.
+    embed : callable
+        Returns the iterator that makes the embeddings which are missing.
+    has_up : callable
+        Returns whether the images have an up; asked once there are embeddings.
 
     Attributes
     ----------
@@ -76,18 +83,22 @@ class Engine:
         history: History,
         training_labels: Callable[[], tuple[int, Mapping[int, int]]],
         counts: Callable[[], Mapping[str, int]],
-        use_scores: Callable[[int, npt.NDArray[np.float32]], Metrics],
+        use_scores: Callable[[int, npt.NDArray[np.float32]], tuple[Metrics, Judgement | None]],
+        embed: Callable[[], Generator[Event]],
+        has_up: Callable[[], bool | None],
     ) -> None:
         self._config = config
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
+        self.embed, self._has_up = embed, has_up
         self._trainer: Trainer | None = None
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
     def train(self, steps: int) -> Iterator[Event]:
-        """Train a cycle, then score all images and evaluate; closed before its end, it keeps the model."""
+        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is."""
+        yield from self.embed()
         trainer = self._ready_trainer()
         feed = Feed(
             self._pool,
@@ -114,7 +125,7 @@ class Engine:
                     self._save(trainer)
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
-        metrics = yield from self._score(trainer)
+        metrics, judgement = yield from self._score(trainer)
         counts = self._counts()
         self._history.add_cycle(
             CycleRecord(
@@ -126,6 +137,8 @@ class Engine:
                 train_s=train_s,
                 score_s=time.perf_counter() - started,
                 time=utc_now(),
+                deep_weight=judgement.weight if judgement else 0.0,
+                verdict=str(judgement or ""),
             )
         )
         yield CycleDone(trainer.cycle)
@@ -156,7 +169,7 @@ class Engine:
             raise NotTrainedError("There is no model yet. Train first: session.train().")
         yield from self._score(self._ready_trainer())
 
-    def _score(self, trainer: Trainer) -> Generator[Event, None, Metrics]:
+    def _score(self, trainer: Trainer) -> Generator[Event, None, tuple[Metrics, Judgement | None]]:
         from amatch_widgets.score.scorer import score_batches  # noqa: PLC0415 (imports torch)
 
         n, cycle, ids = len(self._source), trainer.cycle, self._source.ids
@@ -184,15 +197,14 @@ class Engine:
         finally:
             if not is_whole:
                 writer.abandon()
-        metrics = self._use_scores(cycle, scores)
-        yield ScoresChanged(cycle, n_scored)
+        found = self._use_scores(cycle, scores)
         if n_scored < n:
             yield Message(
                 "warning",
                 f"{n - n_scored} of {n} images could not be read and have no score; "
                 "they are listed as problems.",
             )
-        return metrics
+        return found
 
     def _ready_trainer(self) -> Trainer:
         from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
@@ -200,7 +212,11 @@ class Engine:
 
         if self._trainer is None:
             checkpoints = self._workspace.checkpoints()
-            trainer = Trainer(self._config, self._source.channels, is_blank=bool(checkpoints))
+            dihedral = self._config.dihedral
+            if dihedral is None:  # measured while embedding; unknown where a model is only scored again
+                dihedral = not self._has_up()
+            config = dataclasses.replace(self._config, dihedral=dihedral)
+            trainer = Trainer(config, self._source.channels, is_blank=bool(checkpoints))
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
             self._trainer, self._saved_step = trainer, trainer.step

@@ -36,6 +36,10 @@ class CycleRecord:
         Wall time, in s.
     time : str
         When it ended, ISO 8601 in UTC.
+    deep_weight : float
+        The weight in the ranking that the trained model was given beside the instant tier's 1.
+    verdict : str
+        Why, in plain words.
     """
 
     cycle: int
@@ -46,6 +50,8 @@ class CycleRecord:
     train_s: float
     score_s: float
     time: str
+    deep_weight: float = 0.0
+    verdict: str = ""
 
 
 class History:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Self
 
-from amatch_widgets.errors import ConfigError, SourceError, WorkspaceError
+from amatch_widgets.errors import ConfigError, ImageReadError, SourceError, WorkspaceError
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.session.workspace import read_manifest
@@ -23,6 +24,9 @@ __all__ = ["Manifest"]
 _VERSIONS = ("amatch-widgets", "torch", "timm", "numpy", "pillow")
 # What labels, scores and checkpoints rest on; the other options may change from cycle to cycle.
 _FIXED = ("backbone", "test_share")
+# Sides, in pixels, that models are trained on when nobody says: larger ones take 2 cores too long.
+_SMALLEST_SIDE, _LARGEST_SIDE = 64, 128
+_TRIED = 5  # images
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,16 @@ class Manifest:
     ----------
     train : TrainConfig
     image : Preprocess
+    has_up : bool or None
+        Whether the images have an up; None before it was measured.
+    embeddings : dict or None
+        What the embeddings in use were made of (see `embed_images`); None before there are any.
     """
 
     train: TrainConfig
     image: Preprocess
+    has_up: bool | None = None
+    embeddings: dict[str, Any] | None = None
 
     @classmethod
     def of(
@@ -54,7 +64,8 @@ class Manifest:
         workspace : Workspace
         source : ImageSource
         train, image : optional
-            What the user asks for; None for what the folder says, or the defaults.
+            What the user asks for; None for what the folder says, or the defaults: images keep their
+            side where it is between 64 and 128 px.
 
         Returns
         -------
@@ -72,24 +83,30 @@ class Manifest:
             image = dataclasses.replace(image, channels=source.channels)
         found = workspace.manifest()
         if found is None:
-            manifest = cls(train or TrainConfig(), image or Preprocess(channels=source.channels))
+            manifest = cls(train or TrainConfig(), image or _natural_preprocess(source))
         else:
             _check_source(workspace.path, found, source)
-            kept = cls(*_options(workspace.path, found))
+            kept = cls(*_options(workspace.path, found), **_measured(found))
             kept._check(workspace, train, image)
-            manifest = cls(train or kept.train, image or kept.image)
+            manifest = dataclasses.replace(kept, train=train or kept.train, image=image or kept.image)
+        manifest.write(workspace, source)
+        return manifest
+
+    def write(self, workspace: Workspace, source: ImageSource) -> None:
+        """Write the manifest to the session folder."""
         workspace.write_manifest(
             {
                 "source": source.spec(),
                 "source_name": source.name,
                 "fingerprint": source.fingerprint(),
                 "n_images": len(source),
-                "train": manifest.train.to_dict(),
-                "image": manifest.image.to_dict(),
+                "train": self.train.to_dict(),
+                "image": self.image.to_dict(),
+                "has_up": self.has_up,
+                "embeddings": self.embeddings,
                 "versions": {name: _version(name) for name in _VERSIONS},
             }
         )
-        return manifest
 
     @staticmethod
     def source_spec(path: Path) -> dict[str, Any]:
@@ -121,6 +138,16 @@ class Manifest:
                 )
 
 
+def _natural_preprocess(source: ImageSource) -> Preprocess:
+    """Return the preparation that suits the first image that can be read: its own side, within limits."""
+    side = _LARGEST_SIDE
+    for index in range(min(len(source), _TRIED)):
+        with contextlib.suppress(ImageReadError):  # it will be listed when its turn comes
+            side = min(source.read(index, min_side=_LARGEST_SIDE).shape[:2])
+            break
+    return Preprocess(size=max(_SMALLEST_SIDE, min(side, _LARGEST_SIDE)), channels=source.channels)
+
+
 def _check_source(path: Path, found: dict[str, Any], source: ImageSource) -> None:
     if found.get("fingerprint") != source.fingerprint():
         raise SourceError(
@@ -135,6 +162,15 @@ def _options(path: Path, found: dict[str, Any]) -> tuple[TrainConfig, Preprocess
         return TrainConfig.from_dict(found["train"]), Preprocess.from_dict(found["image"])
     except (KeyError, TypeError, ConfigError) as error:
         raise _damaged(path, error) from error
+
+
+def _measured(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured of the images; folders of older versions do not say."""
+    has_up, embeddings = found.get("has_up"), found.get("embeddings")
+    return {
+        "has_up": has_up if isinstance(has_up, bool) else None,
+        "embeddings": embeddings if isinstance(embeddings, dict) else None,
+    }
 
 
 def _damaged(path: Path, why: object) -> WorkspaceError:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import LabelStore
+    from amatch_widgets.query.blend import Judgement
+    from amatch_widgets.query.head import InstantFit
     from amatch_widgets.score.store import ScoreStore
 
 __all__ = ["Scoreboard", "Show"]
@@ -32,14 +34,32 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    cycle: int | None
+class _Deep:
+    """The trained model's scores, its weight beside the instant tier, and why that is its weight."""
+
+    cycle: int
     step: int | None
     scores: npt.NDArray[np.float32]
+    weight: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """What ranks: one snapshot, so that no reader sees half a change."""
+
+    version: int
+    ranked_by: str | None
+    scores: npt.NDArray[np.float32]
+    step: int | None
+    note: str
 
 
 class Scoreboard:
-    """How the images stand.
+    """How the images stand: the instant tier's scores, the trained model's, and what both make together.
+
+    The trained model takes part in the ranking once it was judged better; where there are no
+    embeddings, it ranks alone.
 
     Parameters
     ----------
@@ -49,14 +69,16 @@ class Scoreboard:
     labels : LabelStore
     store : ScoreStore
         Its last complete cycle is read.
+    verdicts : mapping of int to (float, str)
+        The weight that the model of each cycle was given, and why.
     seed : int
         Of the bootstrap and of random queries.
 
     Notes
     -----
-    Thread safety: ``_scored`` is replaced as a whole, by the worker alone; ``_caching`` guards the
-    dict ``_cache``, whose entries (key, value) are never changed. All else may be called from any
-    thread.
+    Thread safety: ``_changing`` guards ``_deep`` and ``_fit``; ``_shown`` is replaced as a whole
+    under it and may be read at any time. ``_caching`` guards the dict ``_cache``, whose entries
+    (key, value) are never changed. All may be called from any thread.
     """
 
     def __init__(
@@ -66,38 +88,94 @@ class Scoreboard:
         labels: LabelStore,
         *,
         store: ScoreStore,
+        verdicts: Mapping[int, tuple[float, str]],
         seed: int,
     ) -> None:
         self._source, self._index, self._labels, self._seed = source, index, labels, seed
         self._caching = threading.Lock()
         self._cache: dict[str, tuple[object, Any]] = {}
-        self._scored = _last(store, len(source))
+        self._changing = threading.Lock()
+        self._deep = _last(store, len(source), verdicts)
+        self._fit: InstantFit | None = None
+        self._shown = _Shown(0, None, _frozen(np.full(len(source), np.nan, np.float32)), None, "")
+        self._show()
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
-        return self._scored.scores
+        return self._shown.scores
 
     @property
     def cycle(self) -> int | None:
-        """The cycle whose model gave the scores, or None."""
-        return self._scored.cycle
+        """The last cycle whose model scored the images, or None."""
+        deep = self._deep
+        return None if deep is None else deep.cycle
 
-    def replace(self, cycle: int, step: int, scores: npt.NDArray[np.float32]) -> Metrics:
-        """Take new scores, of the model of `cycle` and `step`; return the metrics they give."""
-        scores.setflags(write=False)
-        self._scored = _Scored(cycle, step, scores)
-        return self.metrics
+    @property
+    def version(self) -> int:
+        """A number that grows whenever the scores change."""
+        return self._shown.version
+
+    @property
+    def ranked_by(self) -> str | None:
+        """What ranks: "novelty", "instant", "deep", "both", or None before there are scores."""
+        return self._shown.ranked_by
+
+    @property
+    def note(self) -> str:
+        """What ranks, in plain words."""
+        return self._shown.note
+
+    def use_deep(
+        self, cycle: int, step: int, scores: npt.NDArray[np.float32], judgement: Judgement | None
+    ) -> None:
+        """Take the scores of the model of `cycle` and `step`; without a judgement it has no weight."""
+        weight, verdict = (0.0, "") if judgement is None else (judgement.weight, str(judgement))
+        with self._changing:
+            self._deep = _Deep(cycle, step, _frozen(scores), weight, verdict)
+            self._show()
+
+    def use_instant(self, fit: InstantFit) -> None:
+        """Take a new fit of the instant tier."""
+        with self._changing:
+            self._fit = fit
+            self._show()
+
+    def _show(self) -> None:
+        """Make the snapshot that ranks."""
+        from amatch_widgets.query.blend import blend  # noqa: PLC0415 (SciPy's statistics take their time)
+
+        fit, deep, version = self._fit, self._deep, self._shown.version + 1
+        if fit is None and deep is None:
+            return
+        if fit is None or (fit.kind == "novelty" and deep is not None):
+            assert deep is not None
+            note = f"Ranked by the model trained in cycle {deep.cycle}."
+            self._shown = _Shown(version, "deep", deep.scores, deep.step, note)
+        elif fit.kind == "novelty":
+            note = "No anomaly is labelled yet: ordered by novelty, the distance from the bulk of the images."
+            self._shown = _Shown(version, "novelty", _frozen(fit.scores), None, note)
+        else:
+            labels = f"{_count(fit.n_anomalies, 'anomaly', 'anomalies')}, {_count(fit.n_normals, 'normal')}"
+            note = f"Ranked by the instant tier, from {labels}."
+            if deep is None or not deep.weight:
+                if deep is not None:
+                    note += f" The model trained in cycle {deep.cycle} ranks nothing: {deep.verdict}."
+                self._shown = _Shown(version, "instant", _frozen(fit.scores), None, note)
+            else:
+                note += f" The model trained in cycle {deep.cycle} takes part: {deep.verdict}."
+                mixed = blend(fit.scores, deep.scores, deep.weight)
+                self._shown = _Shown(version, "both", _frozen(mixed), deep.step, note)
 
     def of(self, image_ids: Iterable[str]) -> tuple[dict[str, float], int | None]:
-        """Return the scores of some images, and the step of the model that gave them."""
-        now = self._scored
+        """Return the scores of some images, and the step of the trained model behind them, if one is."""
+        now = self._shown
         return {i: float(now.scores[self._index[i]]) for i in image_ids}, now.step
 
     @property
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
-        now = self._scored
+        now = self._shown
         return self._cached("metrics", (self._labels.version, now), lambda: self._evaluate(now.scores))
 
     def query(self, n: int, strategy: str, *, problems: Iterable[str]) -> list[Candidate]:
@@ -115,7 +193,7 @@ class Scoreboard:
 
     def ranking(self, how: str, show: Show, seed: int) -> npt.NDArray[np.int64]:
         """Return the positions of images in an order to look at; see `Session.ranking`."""
-        now = self._scored
+        now = self._shown
         key = (how, show, seed, self._labels.version, now)
         return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, seed))
 
@@ -173,7 +251,7 @@ class Scoreboard:
         return value
 
 
-def _last(store: ScoreStore, n: int) -> _Scored:
+def _last(store: ScoreStore, n: int, verdicts: Mapping[int, tuple[float, str]]) -> _Deep | None:
     """Read the last cycle that can be read; damaged scores must not bar the way to the labels."""
     for cycle in reversed(store.cycles()):
         try:
@@ -181,8 +259,15 @@ def _last(store: ScoreStore, n: int) -> _Scored:
         except WorkspaceError as error:
             _log.warning("%s Until then the scores before them are used.", error)
             continue
-        scores.setflags(write=False)
-        return _Scored(cycle, int(step) if step.isdecimal() else None, scores)
-    scores = np.full(n, np.nan, np.float32)
+        weight, verdict = verdicts.get(cycle, (0.0, "it was not judged"))
+        return _Deep(cycle, int(step) if step.isdecimal() else None, _frozen(scores), weight, verdict)
+    return None
+
+
+def _frozen(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     scores.setflags(write=False)
-    return _Scored(None, None, scores)
+    return scores
+
+
+def _count(n: int, singular: str, plural: str = "") -> str:
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"

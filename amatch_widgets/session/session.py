@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
 
 from amatch_widgets import demo
 from amatch_widgets.errors import (
@@ -18,30 +21,32 @@ from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.labels import CLASSES, LabelStore
+from amatch_widgets.labels import LabelStore
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
+from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.history import History
+from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.manifest import Manifest
 from amatch_widgets.session.scoreboard import Scoreboard, Show
+from amatch_widgets.session.tiers import Tiers
 from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
     from amatch_widgets.learn.metrics import Metrics
-    from amatch_widgets.query.strategies import Candidate
 
 __all__ = ["Session", "Show"]
 
 _THUMBNAIL_PX = 128
+_PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
 
 
 class Session:
@@ -77,9 +82,9 @@ class Session:
 
     Notes
     -----
-    Thread safety: all calls may come from any thread but the worker's. ``_learnable`` is a single
-    tuple, replaced as a whole; all else that changes is in the label store, the scoreboard, the
-    pool and the worker, which guard themselves.
+    Thread safety: all calls may come from any thread but the worker's. ``_manifest`` is replaced
+    as a whole, by the worker's thread; all else that changes is in the label store, the scoreboard,
+    the pool, the tiers and the worker, which guard themselves.
     """
 
     def __init__(
@@ -127,8 +132,25 @@ class Session:
         )
         store = ScoreStore(self.path)
         self.history = History(self._workspace.history, last_step=self._workspace.last_step()[1])
-        self._board = Scoreboard(self.source, self._index, self.labels, store=store, seed=config.seed)
-        self._learnable: tuple[int, Mapping[int, int]] = (-1, {})
+        self._board = Scoreboard(
+            self.source,
+            self._index,
+            self.labels,
+            store=store,
+            verdicts={c.cycle: (c.deep_weight, c.verdict) for c in self.history.cycles},
+            seed=config.seed,
+        )
+        self._learnable = Learnable(self.labels, self._index)
+        self._tiers = Tiers(
+            self.source,
+            self._pool,
+            self.path,
+            manifest=lambda: self._manifest,
+            keep=self._keep_measured,
+            learnable=self._learnable,
+            board=self._board,
+            hub=self.hub,
+        )
         self._engine = Engine(
             source=self.source,
             pool=self._pool,
@@ -136,12 +158,15 @@ class Session:
             workspace=self._workspace,
             scores=store,
             history=self.history,
-            training_labels=self._training_labels,
+            training_labels=self._learnable.deep,
             counts=self.labels.counts,
-            use_scores=lambda cycle, scores: self._board.replace(cycle, self.step, scores),
+            use_scores=lambda cycle, scores: self._tiers.use_deep(cycle, self.step, scores),
+            embed=self._tiers.embed,
+            has_up=lambda: self._manifest.has_up,
         )
         self._worker = Worker(self.hub)
         self._tables: set[Path] = set()
+        self._notices += self._tiers.open()
         if labels is not None:
             self._take_first_labels(labels)
 
@@ -211,7 +236,7 @@ class Session:
 
     @property
     def job(self) -> str | None:
-        """The job that runs or is paused ("train" or "score"), or None."""
+        """The job that runs or is paused ("embed", "train" or "score"), or None."""
         return self._worker.job
 
     @property
@@ -223,6 +248,11 @@ class Session:
     def cycle(self) -> int:
         """Training cycles begun."""
         return self._engine.cycle
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether every image that can be read has its embedding: the instant tier ranks them all."""
+        return self._tiers.is_embedded
 
     @property
     def problems(self) -> dict[str, str]:
@@ -267,13 +297,7 @@ class Session:
         JournalError
             If the labels cannot be written; they are then not kept.
         """
-        unknown = [i for i in labels if i not in self._index]
-        if unknown:
-            raise LabelError(
-                f"Unknown image id {unknown[0]!r}"
-                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-                + f". The ids of {self.source.name!r} look like {self.source.ids[0]!r}. No label was changed."
-            )
+        self._check_ids(labels, " No label was changed.")
         if not labels:
             return
         scores, step = self._board.of(labels)
@@ -286,6 +310,7 @@ class Session:
             step=step,
             reason=reason,
         )
+        self._tiers.refit()
         self.hub.publish(LabelsChanged(tuple(labels)))
 
     def import_labels(self, path: str | Path) -> LabelImport:
@@ -329,19 +354,23 @@ class Session:
         seen = {line.image_id for line in self.labels.history()}
         self.label({i: label for i, label in labels.items() if i not in seen}, reason=reason)
 
-    def _training_labels(self) -> tuple[int, Mapping[int, int]]:
-        """Return (version, {index: class}) of the labels to learn from."""
-        version, known = self.labels.version, self._learnable
-        if known[0] != version:
-            labels = self.labels.for_split("train")
-            known = version, {self._index[i]: CLASSES.index(c) for i, c in labels.items() if i in self._index}
-            self._learnable = known
-        return known
-
     # ---- work -------------------------------------------------------------------------------
 
+    def embed(self) -> None:
+        """Make the embeddings of all images, so that the instant tier ranks them; returns at once.
+
+        Made once: other sessions on the same images use them too, and one that was stopped goes
+        on where it was. No label is needed: without one, the images are ordered by novelty.
+
+        Raises
+        ------
+        StateError
+            If the session is busy or closed.
+        """
+        self._worker.start("embed", self._engine.embed)
+
     def train(self, steps: int | None = None) -> None:
-        """Train, then score all images and evaluate; returns at once.
+        """Embed what is not yet, train, then score all images and evaluate; returns at once.
 
         Parameters
         ----------
@@ -356,7 +385,7 @@ class Session:
             If the session is busy or closed.
         """
         steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
-        check_both_classes(self._training_labels()[1].values())
+        check_both_classes(self._learnable.deep()[1].values())
         self._worker.start("train", lambda: self._engine.train(steps))
 
     def score(self) -> None:
@@ -394,6 +423,7 @@ class Session:
         try:
             self._worker.close()
         finally:
+            self._tiers.close()
             self.labels.close()
             self._workspace.close()
 
@@ -411,9 +441,24 @@ class Session:
         return self._board.scores
 
     @property
+    def scores_version(self) -> int:
+        """A number that grows whenever the scores change."""
+        return self._board.version
+
+    @property
     def scores_cycle(self) -> int | None:
-        """The cycle whose model gave the scores, or None."""
+        """The last cycle whose trained model has scored the images, or None."""
         return self._board.cycle
+
+    @property
+    def ranked_by(self) -> str | None:
+        """What ranks: "novelty", "instant", "deep", "both" (tiers), or None before there are scores."""
+        return self._board.ranked_by
+
+    @property
+    def ranking_note(self) -> str:
+        """What ranks, and why, in plain words."""
+        return self._tiers.note
 
     @property
     def metrics(self) -> Metrics:
@@ -425,7 +470,9 @@ class Session:
     def query(
         self, n: int = 24, *, strategy: Literal["top", "uncertain", "random", "mixed"] = "top"
     ) -> list[Candidate]:
-        """Return images without a label that are worth a look.
+        """Return images without a label that are worth a look, after all labels given so far.
+
+        Waits until the instant tier has learnt from them: less than a second for 100,000 images.
 
         Parameters
         ----------
@@ -437,7 +484,39 @@ class Session:
         list of Candidate
             Id, score and reason. Images that could not be read are left out.
         """
+        self._tiers.wait(_PATIENCE_S)
         return self._board.query(n, strategy, problems=list(self._pool.problems))
+
+    def similar(self, image_ids: str | Sequence[str], k: int = 24) -> list[Candidate]:
+        """Return the images most like one, or like several taken together; labelled ones too.
+
+        Parameters
+        ----------
+        image_ids : str or sequence of str
+        k : int, >= 0
+
+        Returns
+        -------
+        list of Candidate
+            By cosine similarity of the embeddings, the most similar first.
+
+        Raises
+        ------
+        LabelError
+            If an id is unknown.
+        NotTrainedError
+            If there are no embeddings yet, or none of these images.
+        """
+        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
+        self._check_ids(wanted)
+        found, cosines = self._tiers.similar(np.array([self._index[i] for i in wanted], np.int64), k)
+        ids, scores = self.source.ids, self.scores
+        return [
+            Candidate(
+                ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, f"similar: cosine {cosine:.2f}"
+            )
+            for i, cosine in zip(found, cosines, strict=True)
+        ]
 
     def ranking(self, how: str = "highest", *, show: Show = "all", seed: int = 0) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source, in an order to look at.
@@ -467,8 +546,7 @@ class Session:
         LabelError
             If there is no such id.
         """
-        if image_id not in self._index:
-            raise LabelError(f"Unknown image id {image_id!r} in {self.source.name!r}.")
+        self._check_ids([image_id])
         hint = side if self.image.crop is None else None
         image = self.source.read(self._index[image_id], min_side=hint)
         try:
@@ -501,6 +579,23 @@ class Session:
             changed.
         """
         return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)
+
+    def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
+        unknown = [i for i in image_ids if i not in self._index]
+        if unknown:
+            raise LabelError(
+                f"Unknown image id {unknown[0]!r}"
+                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+                + f". The ids of {self.source.name!r} look like {self.source.ids[0]!r}."
+                + consequence
+            )
+
+    def _keep_measured(self, has_up: bool, embeddings: dict[str, Any]) -> None:  # noqa: FBT001
+        """Note in the manifest what was measured of the images; on the worker's thread."""
+        manifest = dataclasses.replace(self._manifest, has_up=has_up, embeddings=embeddings)
+        if manifest != self._manifest:
+            self._manifest = manifest
+            manifest.write(self._workspace, self.source)
 
     # ---- display ----------------------------------------------------------------------------
 

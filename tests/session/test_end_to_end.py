@@ -25,7 +25,7 @@ def test_a_short_hunt_on_three_skies_ranks_the_rare_above_the_common(tmp_path):
             source,
             labels=source.first_labels(8, 45, seed=seed),
             path=tmp_path / str(seed),
-            train=TrainConfig(steps=8, seed=seed, test_share=0, device="cpu"),
+            train=TrainConfig(steps=8, seed=seed, test_share=0, embed_px=64, device="cpu"),
             image=Preprocess(size=48),
         ) as session:
             session.train()

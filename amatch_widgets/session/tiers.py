@@ -1,0 +1,194 @@
+"""The two tiers and what each brings to the ranking: embeddings, the instant head, the judgement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amatch_widgets.errors import NotTrainedError, WorkspaceError
+from amatch_widgets.events import ScoresChanged
+from amatch_widgets.score.embeddings import EmbeddingStore, default_roots
+from amatch_widgets.session.embedding import embed_images
+from amatch_widgets.session.instant import InstantTier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from amatch_widgets.events import Event, EventHub
+    from amatch_widgets.images.pixels import PixelPool
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.query.blend import Judgement
+    from amatch_widgets.query.head import InstantFit
+    from amatch_widgets.session.learnable import Learnable
+    from amatch_widgets.session.manifest import Manifest
+    from amatch_widgets.session.scoreboard import Scoreboard
+
+__all__ = ["Tiers"]
+
+_PATIENCE_S = 60.0  # a fit takes less than a second for 100,000 images; more on a machine that is busy
+
+
+class Tiers:
+    """Bring both tiers' scores to the scoreboard.
+
+    Parameters
+    ----------
+    source : ImageSource
+    pool : PixelPool
+    path : Path
+        The session folder; embeddings lie there where the user's cache will not do.
+    manifest : callable
+        Returns the manifest as it is now.
+    keep : callable
+        Takes whether the images have an up, and the key of the embeddings, to be kept.
+    learnable : Learnable
+    board : Scoreboard
+    hub : EventHub
+        Told when the scores change.
+
+    Notes
+    -----
+    Thread safety: ``_store`` is replaced as a whole, by the worker's thread. `embed` and `use_deep`
+    belong on that thread, all else may be called from any.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        pool: PixelPool,
+        path: Path,
+        *,
+        manifest: Callable[[], Manifest],
+        keep: Callable[[bool, dict[str, Any]], None],
+        learnable: Learnable,
+        board: Scoreboard,
+        hub: EventHub,
+    ) -> None:
+        self._source, self._pool, self._roots = source, pool, default_roots(path)
+        self._manifest, self._keep = manifest, keep
+        self._learnable, self._board, self._hub = learnable, board, hub
+        self._seed = manifest().train.seed
+        self._store: EmbeddingStore | None = None
+        self._instant = InstantTier(learnable.instant, self._use_instant, seed=self._seed)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether every image that can be read has its embedding."""
+        return self._store is not None and self._store.is_complete
+
+    @property
+    def note(self) -> str:
+        """What ranks, and why, in plain words."""
+        note, store = self._board.note, self._store
+        if store is not None and not store.is_complete:
+            note += f" {store.n_done:,} of {len(self._source):,} images are embedded."
+        return note
+
+    def open(self) -> list[str]:
+        """Rank by the embeddings of last time, if they are still there; return what to tell the user."""
+        key = self._manifest().embeddings
+        if key is None:
+            return []
+        try:
+            store = EmbeddingStore.open(self._roots, key, len(self._source))
+        except WorkspaceError as error:
+            return [str(error)]
+        if store.n_done:
+            self._use_embeddings(store, bool(self._manifest().has_up), key)
+            self._instant.wait(_PATIENCE_S)  # the session is then exactly where it was
+        else:  # they are gone, and will be made anew
+            store.close()
+        return []
+
+    def embed(self) -> Generator[Event]:
+        """Make the embeddings that are missing, and rank by them."""
+        manifest = self._manifest()
+        dihedral = manifest.train.dihedral
+        yield from embed_images(
+            source=self._source,
+            pool=self._pool,
+            image=manifest.image,
+            config=manifest.train,
+            has_up=manifest.has_up if dihedral is None else not dihedral,
+            roots=self._roots,
+            kept=None if self._store is None else (self._store, manifest.embeddings or {}),
+            use=self._use_embeddings,
+        )
+        self._instant.wait(_PATIENCE_S)  # so that there are scores when the job has ended
+
+    def use_deep(
+        self, cycle: int, step: int, scores: npt.NDArray[np.float32]
+    ) -> tuple[Metrics, Judgement | None]:
+        """Take the scores of the model of `cycle` and `step`; return the metrics and what was judged."""
+        judgement = self._judge(scores)
+        self._board.use_deep(cycle, step, scores, judgement)
+        self._tell()
+        return self._board.metrics, judgement
+
+    def similar(
+        self, indices: npt.NDArray[np.int64], k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the `k` images most like these, and their cosine similarities; see `Session.similar`."""
+        from amatch_widgets.query.neighbours import similar  # noqa: PLC0415 (used here alone)
+
+        store = self._store
+        if store is None:
+            raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
+        is_done = store.is_done
+        lacking = indices[~is_done[indices]]
+        if len(lacking):
+            raise NotTrainedError(
+                f"{self._source.ids[lacking[0]]!r} has no embedding: it cannot be read, or session.embed() "
+                "has not come to it yet. Name another image, or embed first."
+            )
+        return similar(store.vectors, indices, k, exclude=indices, is_usable=is_done)
+
+    def refit(self) -> None:
+        """Tell that the labels have changed; returns at once."""
+        self._instant.refit()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the labels given so far are in the ranking; False when it takes too long."""
+        return self._instant.wait(timeout_s)
+
+    def close(self) -> None:
+        """End the instant tier's thread and close the embeddings."""
+        self._instant.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _use_embeddings(self, store: EmbeddingStore, has_up: bool, key: dict[str, Any]) -> None:  # noqa: FBT001
+        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
+
+        if self._store is not None and self._store is not store:
+            self._store.close()
+        self._store = store
+        self._keep(has_up, key)
+        assert store.projection is not None  # it holds vectors
+        spaces = Projection.from_arrays(store.projection).spaces
+        self._instant.start(store.vectors, spaces, store.is_done)
+
+    def _use_instant(self, fit: InstantFit) -> None:
+        """Take a new fit; on the instant tier's thread."""
+        self._board.use_instant(fit)
+        self._tell()
+
+    def _judge(self, deep: npt.NDArray[np.float32]) -> Judgement | None:
+        """Compare both tiers on the anomalies that neither has learnt from here."""
+        from amatch_widgets.query.blend import judge  # noqa: PLC0415 (SciPy's statistics take their time)
+
+        fit = self._instant.fit_without(self._learnable.deep()[1])
+        if fit is None:
+            return None
+        unlabelled = self._board.ranking("random", "unlabelled", 0)
+        return judge(fit.scores, deep, self._learnable.judged(), unlabelled, seed=self._seed)
+
+    def _tell(self) -> None:
+        board = self._board
+        n_scored = int(np.isfinite(board.scores).sum())
+        self._hub.publish(ScoresChanged(board.cycle or 0, n_scored, board.ranked_by or ""))
