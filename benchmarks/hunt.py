@@ -4,13 +4,18 @@ Each (case, mode, seed) runs in a process of its own and is written to the resul
 it is done; a run that is started again goes on where it was cut off.
 
     python benchmarks/hunt.py --cases galaxyzoo1-merger --modes paper hunt --seeds 0 1 2
+    python benchmarks/hunt.py --tiers instant   # without the deep tier: minutes instead of hours
     python benchmarks/hunt.py --tables          # print the tables of RESULTS.md from the result file
+
+All options of the session are the defaults. Embeddings are kept between the runs, as between the
+sessions of a user; ``embed_s`` says how long they took where they were made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -27,6 +32,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 CASES = ("galaxyzoo1-merger", "galaxyzoo1-edge-on", "miniimagenet-crate", "miniimagenet-hair-slide")
 MODES = ("paper", "hunt")
+TIERS = ("instant", "both")
 LOOKS = (24, 72, 120, 240)
 _PAGE, _PAGES, _CYCLES, _ORACLE = 24, 10, 3, 10
 
@@ -38,9 +44,9 @@ class Unit:
     case: str
     mode: str
     seed: int
-    size: int
+    tiers: str
     steps: int
-    page_steps: int
+    look_s: float
     shared: str
 
 
@@ -82,22 +88,26 @@ def run(unit: Unit) -> dict[str, Any]:
             steps=unit.steps,
             seed=unit.seed,
             test_share=0,  # the protocol gives all labels to the method and judges on the others
-            dihedral=unit.case.startswith("galaxyzoo1"),  # photographs have an up
         )
         session = am.Session(
             folder,
             labels=case.labels(unit.seed, None if unit.mode == "paper" else 45),
             path=Path(scratch, "run"),
             train=config,
-            image=am.Preprocess(size=unit.size),
         )
         with session:
-            figures = paper(session, case) if unit.mode == "paper" else hunt(session, case, unit)
+            began = time.perf_counter()
+            session.embed()
+            session.wait()
+            embed_s = time.perf_counter() - began
+            figures = paper(session, case, unit) if unit.mode == "paper" else hunt(session, case, unit)
             cycles = session.history.cycles
     return {
         **{key: value for key, value in asdict(unit).items() if key != "shared"},
         **figures,
+        "embed_s": round(embed_s, 1),
         "train_s": [round(c.train_s, 1) for c in cycles],
+        "deep_weights": [c.deep_weight for c in cycles],
         "score_s": [round(c.score_s, 1) for c in cycles],
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_mb": round(peak_memory_mb()),
@@ -106,12 +116,14 @@ def run(unit: Unit) -> dict[str, Any]:
     }
 
 
-def paper(session: Any, case: Case) -> dict[str, Any]:
+def paper(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
     """Three cycles; after each, metrics on all images without a label, then 10 + 10 oracle labels."""
     rows = []
     for _ in range(_CYCLES):
-        session.train()
-        session.wait()
+        if unit.tiers == "both":
+            session.train()
+            session.wait()
+        session.query(0)  # waits until the instant tier has learnt from all labels
         ranked = session.ranking("highest", show="unlabelled")
         truth = np.array([session.source.ids[i] in case.anomalies for i in ranked])
         scores = session.scores[ranked]
@@ -130,20 +142,22 @@ def paper(session: Any, case: Case) -> dict[str, Any]:
 
 
 def hunt(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
-    """Ten pages of what the session offers, all labelled; a little more training before each."""
-    found, waits, looked = [], [], 0
+    """Ten pages of what the session offers, all labelled; the deep tier trains meanwhile."""
+    found, waits = [], []
     n_found = 0
-    for page in range(_PAGES):
+    for _ in range(_PAGES):
+        if unit.tiers == "both" and not session.is_busy:
+            session.train()
         started = time.perf_counter()
-        session.train(unit.steps if page == 0 else unit.page_steps)
-        session.wait()
         offered = [candidate.image_id for candidate in session.query(_PAGE)]
         waits.append(round(time.perf_counter() - started, 2))
+        time.sleep(unit.look_s)  # the person looks at the page
         answers = {i: "anomaly" if i in case.anomalies else "normal" for i in offered}
         session.label(answers, by="truth")
         n_found += sum(label == "anomaly" for label in answers.values())
-        looked += len(answers)
         found.append(n_found)
+    session.stop()
+    session.wait()
     return {
         "columns": [f"found@{n}" for n in LOOKS],
         "rows": [[found[n // _PAGE - 1] for n in LOOKS]],
@@ -159,9 +173,11 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--size", type=int, default=64, help="side of the images the model sees, px")
-    parser.add_argument("--steps", type=int, default=100, help="training steps of a cycle, and before page 1")
-    parser.add_argument("--page-steps", type=int, default=25, help="mode hunt: steps before each later page")
+    parser.add_argument("--tiers", choices=TIERS, default="both")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of a cycle")
+    parser.add_argument(
+        "--look-s", type=float, default=20, help="mode hunt: seconds that a page of 24 is looked at"
+    )
     parser.add_argument(
         "--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/ and data/"
     )
@@ -173,8 +189,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.shared / "bench" / "cases").is_dir():
         parser.error(f"no benchmark cases in {arguments.shared}; name the folder with --shared")
+    look_s = arguments.look_s if arguments.tiers == "both" else 0.0
     units = [
-        Unit(case, mode, seed, arguments.size, arguments.steps, arguments.page_steps, str(arguments.shared))
+        Unit(case, mode, seed, arguments.tiers, arguments.steps, look_s, str(arguments.shared))
         for seed in arguments.seeds
         for mode in arguments.modes
         for case in arguments.cases
@@ -191,6 +208,7 @@ def main() -> None:
 def run_all(units: list[Unit], records: list[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
     """Run what is not in the result file yet, one process each, so that peak memory is its own."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["AMATCH_CACHE"] = str(out.parent / "embeddings")
     for unit in units:
         if any(_is_of(record, unit) for record in records):
             continue

@@ -176,8 +176,8 @@ def _fill(
     if is_shared and n_done > n_before:
         yield Message(
             "warning",
-            f"{n_done - n_before} images that could not be read when the embeddings were made can be read now. To "
-            f"embed them too, close all sessions on these images and delete {str(store.folder)!r}.",
+            f"{n_done - n_before} images that could not be read when the embeddings were made can be now. "
+            f"To embed them too, close all sessions on these images and delete {str(store.folder)!r}.",
         )
 
 
