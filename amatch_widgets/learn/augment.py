@@ -66,23 +66,12 @@ def weak_view(images: Tensor, generator: torch.Generator, *, dihedral: bool) -> 
     Tensor of float32, shape (N, C, S, S)
         In [0, 1], ``channels_last``; pixels shifted in are mirrored.
     """
-    n, channels, side, _ = images.shape
-    flip_x, flip_y, turn = (torch.rand((3, n, 1), generator=generator) < 0.5).unbind()  # noqa: PLR2004
-    if not dihedral:
-        flip_y, turn = torch.zeros_like(flip_y), torch.zeros_like(turn)
-    most = int(side * _SHIFT)
-    shift_x, shift_y = torch.randint(-most, most + 1, (2, n, 1), generator=generator).unbind()
-    pixel = torch.arange(side)
-    x = _mirror(torch.where(flip_x, side - 1 - pixel, pixel) + shift_x, side)
-    y = _mirror(torch.where(flip_y, side - 1 - pixel, pixel) + shift_y, side)
-    straight = y[:, :, None] * side + x[:, None, :]
-    source = torch.where(turn[:, :, None], straight.transpose(1, 2), straight)  # (N, S, S)
-    index = source.reshape(n, 1, side * side).expand(n, channels, side * side).to(images.device)
-    moved = images.reshape(n, channels, side * side).gather(2, index).view(n, channels, side, side)
-    return to_float(moved).contiguous(memory_format=torch.channels_last)
+    return _flip_and_shift(images, generator, dihedral=dihedral, rows=None)
 
 
-def strong_view(images: Tensor, generator: torch.Generator, *, dihedral: bool) -> Tensor:
+def strong_view(
+    images: Tensor, generator: torch.Generator, *, dihedral: bool, rows: Tensor | None = None
+) -> Tensor:
     """Make the weak view, then RandAugment (3 operations) and cutout.
 
     Every image draws its own operations and magnitudes (RandAugment, Cubuk et al. 2020;
@@ -97,24 +86,54 @@ def strong_view(images: Tensor, generator: torch.Generator, *, dihedral: bool) -
         On the CPU.
     dihedral : bool
         As for `weak_view`.
+    rows : Tensor of int64, shape (M,), optional
+        On the CPU. Make the views of these images alone; they are the same as among all.
 
     Returns
     -------
-    Tensor of float32, shape (N, C, S, S)
+    Tensor of float32, shape (N, C, S, S), or (M, C, S, S)
         In [0, 1], ``channels_last``.
     """
-    x = weak_view(images, generator, dihedral=dihedral)
-    n, device = len(x), x.device
+    n, device = len(images), images.device
+    chosen_rows = slice(None) if rows is None else rows
+    x = _flip_and_shift(images, generator, dihedral=dihedral, rows=rows)
     chosen = torch.rand((n, len(_OPERATIONS)), generator=generator).argsort(1)[:, :_N_OPERATIONS]
     is_on = torch.zeros((n, len(_OPERATIONS)), dtype=torch.bool).scatter_(1, chosen, value=True)
     signed = torch.rand((n, len(_OPERATIONS)), generator=generator) * 2 - 1
     # 0 is neutral for every operation.
     strength = {
-        name: (signed[:, i] * is_on[:, i]).to(device).view(n, 1, 1, 1) for i, name in enumerate(_OPERATIONS)
+        name: values.view(-1, 1, 1, 1)
+        for name, values in zip(_OPERATIONS, (signed * is_on)[chosen_rows].to(device).unbind(1), strict=True)
     }
     x = _change_values(x, strength)
-    x = _move(x, {name: value.view(n) for name, value in strength.items()})
-    return _cut_out(x, generator).contiguous(memory_format=torch.channels_last)
+    x = _move(x, {name: value.flatten() for name, value in strength.items()})
+    half = torch.rand((n, 1), generator=generator) * (_CUTOUT / 2)
+    centre = torch.rand((2, n, 1), generator=generator)
+    x = _cut_out(x, half[chosen_rows].to(device), centre[:, chosen_rows].to(device))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _flip_and_shift(
+    images: Tensor, generator: torch.Generator, *, dihedral: bool, rows: Tensor | None
+) -> Tensor:
+    n, channels, side, _ = images.shape
+    flips = torch.rand((3, n, 1), generator=generator) < 0.5  # noqa: PLR2004
+    flips[1:] &= dihedral
+    most = int(side * _SHIFT)
+    shifts = torch.randint(-most, most + 1, (2, n, 1), generator=generator)
+    if rows is not None:
+        images, flips, shifts = images[rows.to(images.device)], flips[:, rows], shifts[:, rows]
+    # The small draws go to the device, not the large indices that follow from them.
+    flip_x, flip_y, turn = flips.to(images.device).unbind()
+    shift_x, shift_y = shifts.to(images.device).unbind()
+    pixel = torch.arange(side, device=images.device)
+    x = _mirror(torch.where(flip_x, side - 1 - pixel, pixel) + shift_x, side)
+    y = _mirror(torch.where(flip_y, side - 1 - pixel, pixel) + shift_y, side)
+    straight = y[:, :, None] * side + x[:, None, :]
+    source = torch.where(turn[:, :, None], straight.transpose(1, 2), straight)  # (N, S, S)
+    index = source.reshape(-1, 1, side * side).expand(-1, channels, -1)
+    moved = images.reshape(-1, channels, side * side).gather(2, index).view(-1, channels, side, side)
+    return to_float(moved).contiguous(memory_format=torch.channels_last)
 
 
 def _mirror(index: Tensor, side: int) -> Tensor:
@@ -156,12 +175,10 @@ def _move(x: Tensor, strength: dict[str, Tensor]) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def _cut_out(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Put a square of the image's mean colour over a part of each image."""
-    n, _, side, _ = x.shape
-    half = torch.rand((n, 1), generator=generator) * (_CUTOUT * side / 2)
-    centre_x, centre_y = (torch.rand((2, n, 1), generator=generator) * side).unbind()
-    pixel = torch.arange(side)
-    columns, rows = (pixel - centre_x).abs() < half, (pixel - centre_y).abs() < half
-    hole = (rows[:, None, :, None] & columns[:, None, None, :]).to(x.device)
+def _cut_out(x: Tensor, half: Tensor, centre: Tensor) -> Tensor:
+    """Put a square of the image's mean colour over a part of each image; lengths are in sides."""
+    side = x.shape[3]
+    pixel = torch.arange(side, device=x.device)
+    columns, rows = ((pixel - middle * side).abs() < half * side for middle in centre)
+    hole = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(hole, x.mean((2, 3), keepdim=True), x)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
 
-__all__ = ["FixMatchLoss", "PseudoLabels", "fixmatch_loss", "pseudo_labels"]
+__all__ = ["FixMatchLoss", "PseudoLabels", "fixmatch_loss", "image_weights", "pseudo_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +53,43 @@ def pseudo_labels(weak_logits: Tensor, threshold: float) -> PseudoLabels:
     return PseudoLabels(target, confidence >= threshold)
 
 
-def fixmatch_loss(
-    labelled_logits: Tensor,
-    labels: Tensor,
-    strong_logits: Tensor,
-    pseudo: PseudoLabels,
-    *,
-    unlabelled_weight: float,
-) -> FixMatchLoss:
-    """Return CE(labelled) + weight * mean(CE(strong, pseudo-label) * is_sure), eqs. 3 and 4.
+def image_weights(n_labelled: int, pseudo: PseudoLabels, *, unlabelled_weight: float) -> Tensor:
+    """Return the weights w of the objective ``sum_i w_i CE_i`` over labelled images and strong views.
+
+    It is eqs. 3 and 4, ``mean(CE(labelled)) + weight * mean(CE(strong, pseudo-label) * is_sure)``,
+    written as one sum, so that it can be taken in parts.
 
     Parameters
     ----------
-    labelled_logits : Tensor of float32, shape (B, K)
-    labels : Tensor of int64, shape (B,)
-    strong_logits : Tensor of float32, shape (N, K)
-        Of the strong views of the images that `pseudo` speaks of. N may be 0.
+    n_labelled : int, B >= 1
     pseudo : PseudoLabels
+        Of N images. N may be 0.
+    unlabelled_weight : float, >= 0
+        FixMatch's lambda.
+
+    Returns
+    -------
+    Tensor of float32, shape (B + N,)
+        1 / B for the labelled, lambda / N for strong views whose pseudo-label is sure, else 0.
+    """
+    is_sure = pseudo.is_sure.float()
+    labelled = is_sure.new_full((n_labelled,), 1 / n_labelled)
+    return torch.cat([labelled, unlabelled_weight / max(len(is_sure), 1) * is_sure])
+
+
+def fixmatch_loss(
+    losses: Tensor, n_labelled: int, pseudo: PseudoLabels, *, unlabelled_weight: float
+) -> FixMatchLoss:
+    """Return the objective and its two parts, from the cross-entropy of each image.
+
+    Parameters
+    ----------
+    losses : Tensor of float32, shape (B + N,)
+        Of the labelled images with their labels, then of the strong views with the pseudo-labels;
+        those of views that are not sure do not matter, but are finite.
+    n_labelled : int, B >= 1
+    pseudo : PseudoLabels
+        Of N images. N may be 0.
     unlabelled_weight : float, >= 0
         FixMatch's lambda.
 
@@ -78,10 +97,6 @@ def fixmatch_loss(
     -------
     FixMatchLoss
     """
-    supervised = F.cross_entropy(labelled_logits, labels)
-    if len(strong_logits):
-        per_image = F.cross_entropy(strong_logits, pseudo.target, reduction="none")
-        unsupervised = (per_image * pseudo.is_sure).mean()
-    else:
-        unsupervised = torch.zeros_like(supervised)
+    weighted = losses * image_weights(n_labelled, pseudo, unlabelled_weight=1.0)
+    supervised, unsupervised = weighted[:n_labelled].sum(), weighted[n_labelled:].sum()
     return FixMatchLoss(supervised + unlabelled_weight * unsupervised, supervised, unsupervised)

@@ -25,6 +25,9 @@ class StepRecord:
         Pseudo-labels of each class above the threshold in this step.
     seconds : float
         Wall time of the step.
+    distance : float or None
+        How far the trained weights are from their average, relative to its length; measured in
+        some steps only.
     """
 
     step: int
@@ -36,3 +39,4 @@ class StepRecord:
     n_anomaly: int
     n_normal: int
     seconds: float
+    distance: float | None = None

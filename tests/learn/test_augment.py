@@ -163,7 +163,8 @@ def test_each_operation_does_something_to_its_image_and_nothing_to_its_neighbour
 
 def test_the_cutout_is_a_square_of_the_mean_colour_of_at_most_half_the_side():
     x = to_float(images(50, 3, 32))
-    cut = augment._cut_out(x, seeded())
+    half, *centre = torch.rand((3, 50, 1), generator=seeded()).unbind()
+    cut = augment._cut_out(x, half / 4, torch.stack(centre))
     sizes = []
     for before, after in zip(x, cut, strict=True):
         hole = (before != after).any(0)
@@ -176,3 +177,12 @@ def test_the_cutout_is_a_square_of_the_mean_colour_of_at_most_half_the_side():
             torch.testing.assert_close(filled, before.mean((1, 2))[:, None].expand_as(filled))
         sizes.append(int(rows))
     assert len(set(sizes)) > 5
+
+
+@pytest.mark.parametrize("dihedral", [True, False])
+def test_strong_views_of_some_images_are_those_they_have_among_all(dihedral):
+    given, rows = images(12), torch.tensor([7, 0, 11])
+    among_all = strong_view(given, seeded(), dihedral=dihedral)
+    alone = strong_view(given, seeded(), dihedral=dihedral, rows=rows)
+    torch.testing.assert_close(alone, among_all[rows], rtol=0, atol=0)
+    assert not torch.equal(alone[0], alone[1])

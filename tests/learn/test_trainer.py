@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from amatch_widgets.errors import ConfigError, StateError, TooFewLabelsError, WeightsError
+from amatch_widgets.learn import chunks as chunks_module
 from amatch_widgets.learn import trainer as trainer_module
+from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.trainer import Trainer, choose_device
 
 
@@ -111,7 +114,7 @@ def test_where_every_image_has_a_label_training_goes_on(make_trainer, make_feed)
 
 @pytest.mark.parametrize("freeze_norm", [True, False])
 def test_statistics_of_batches_are_kept_or_followed(make_trainer, make_feed, freeze_norm):
-    trainer = make_trainer(freeze_norm=freeze_norm)
+    trainer = make_trainer(freeze_norm=freeze_norm, frozen_stages=0)
     before = weights_of(trainer.model)
     run(trainer, make_feed(trainer.config), 1)
     names = [name for name in before if name.endswith("running_mean")]
@@ -135,13 +138,13 @@ def test_closing_the_steps_keeps_the_model_and_ends_the_threads(make_trainer, ma
 
 def test_new_labels_enter_a_running_training(make_trainer, make_feed, monkeypatch):
     seen = []
-    original = Trainer._step
+    original = Trainer._look
 
     def spy(self, images):
         seen.append(images)
         return original(self, images)
 
-    monkeypatch.setattr(Trainer, "_step", spy)
+    monkeypatch.setattr(Trainer, "_look", spy)
     now = [(1, {0: 1, 1: 0})]
     trainer = make_trainer()
     steps = trainer.steps(2, make_feed(trainer.config, lambda: now[0]))
@@ -185,7 +188,7 @@ def test_the_global_random_state_is_not_touched(make_trainer, make_feed):
 
 
 def test_norms_and_biases_do_not_decay(make_trainer):
-    trainer = make_trainer(weight_decay=0.1)
+    trainer = make_trainer(weight_decay=0.1, frozen_stages=0)
     for group in trainer.optimiser.param_groups:
         is_vector = {p.ndim <= 1 for p in group["params"]}
         assert is_vector == {group["weight_decay"] == 0}
@@ -206,6 +209,103 @@ def test_a_long_gradient_is_cut_to_the_length_allowed(make_trainer, make_feed, m
     trainer = make_trainer(gradient_clip=0.01)
     run(trainer, make_feed(trainer.config), 2)
     assert lengths == pytest.approx([0.01, 0.01], rel=1e-2)
+
+
+def gradients_of(trainer, images):
+    """Give the gradient of the next step, and what it measured."""
+    trainer._train_mode()
+    measured = trainer._learn(trainer._look(images))
+    return [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None], measured.tolist()
+
+
+@pytest.fixture
+def images(make_feed, light):
+    feed = make_feed(light(batch=8, unlabelled_ratio=4))
+    with contextlib.closing(feed.steps(0)) as steps:
+        return next(steps)
+
+
+@torch.no_grad()
+def spread_confidence(trainer, images):
+    """Let about half of the unlabelled images reach a confidence of 0.6."""
+    head = trainer.model.head
+    x = to_float(trainer._to_device(images.unlabelled))
+    anomaly = trainer.model.eval()(x).diff(dim=1)
+    centre = anomaly.median()
+    scale = math.log(0.6 / 0.4) / (anomaly - centre).abs().median()
+    head.weight.mul_(scale)
+    head.bias.copy_(scale * (head.bias + torch.stack([centre, -centre]) / 2))
+    trainer._ema.set(trainer.model)
+
+
+@pytest.mark.parametrize("threshold", [0.5001, 0.6, 1.0])
+def test_chunks_and_views_left_out_change_nothing(make_trainer, images, monkeypatch, threshold):
+    options = {"freeze_norm": True, "threshold": threshold, "gradient_clip": 1e9, "frozen_stages": 1}
+    once = make_trainer(**options)
+    spread_confidence(once, images)
+    parted = make_trainer(**options)
+    parted.model.load_state_dict(once.model.state_dict())
+    parted._ema.set(parted.model)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "rows_to_learn", lambda is_sure, *_: torch.arange(len(is_sure)))
+        wanted, measured = gradients_of(once, images)
+    monkeypatch.setattr(chunks_module, "_CHUNK_IMAGES", 6)
+    seen = []
+    parted.model.register_forward_hook(lambda _m, given, _o: seen.append(len(given[0])))
+    found, same = gradients_of(parted, images)
+    assert set(seen) <= {6, 2}  # of 8 labelled and 24 others
+    n_sure = round(measured[3] * 24)
+    assert sum(seen) == min(32, math.ceil((8 + n_sure) / 6) * 6)
+    assert (n_sure == 24, n_sure == 0) == (threshold < 0.6, threshold == 1)
+    assert same == pytest.approx(measured, rel=1e-4, abs=1e-5)
+    length = torch.cat([g.flatten() for g in wanted]).norm()
+    apart = torch.cat([(a - b).flatten() for a, b in zip(found, wanted, strict=True)]).norm()
+    assert apart < 1e-4 * length
+
+
+def test_frozen_stages_do_not_change_in_either_model_and_the_rest_does(make_trainer, make_feed):
+    trainer = make_trainer(frozen_stages=2, freeze_norm=False, weight_decay=0.1, learning_rate=0.3, ema=0.5)
+    before = weights_of(trainer.model)
+    run(trainer, make_feed(trainer.config), 3)
+    for model in (trainer.model, trainer.average):
+        for name, value in model.state_dict().items():
+            is_frozen = name.startswith(("network.conv1", "network.bn1", "network.layer1", "network.layer2"))
+            assert torch.equal(value, before[name]) == is_frozen, name
+
+
+def test_more_stages_than_there_are_cannot_be_frozen(make_trainer):
+    with pytest.raises(ConfigError, match=r"frozen_stages=9\).*from 0 .* to 4"):
+        make_trainer(frozen_stages=9)
+
+
+def test_memory_that_ran_out_once_is_remembered(make_trainer, make_feed, monkeypatch):
+    trainer = make_trainer(freeze_norm=True, threshold=0.5001)
+    seen = []
+
+    def be_short(_module, given):
+        seen.append(len(given[0]))
+        if len(given[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.model.register_forward_pre_hook(be_short)
+    run(trainer, make_feed(trainer.config), 2)
+    assert seen == [12, 6, 3, 3, 3, 3, 3, 3, 3, 3]
+
+
+def test_the_distance_of_the_models_is_measured_now_and_then(make_trainer, make_feed, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_COMPARE_EVERY", 2)
+    trainer = make_trainer(ema=0.9)
+    records = run(trainer, make_feed(trainer.config), 3)
+    assert [r.distance is None for r in records] == [True, False, True]
+    apart = [
+        ((p - q).detach().norm().item(), q.detach().norm().item())
+        for p, q in zip(trainer.model.parameters(), trainer.average.parameters(), strict=True)
+        if p.requires_grad
+    ]
+    assert trainer._distance() == pytest.approx(
+        math.hypot(*(a for a, _ in apart)) / math.hypot(*(b for _, b in apart))
+    )
+    assert 0 < records[1].distance < 1
 
 
 def test_a_blank_trainer_asks_for_no_weights(light):

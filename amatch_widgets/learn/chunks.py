@@ -1,0 +1,121 @@
+"""The gradient of a sum over images, a few images at a time.
+
+Where no layer mixes images (BatchNorm with its statistics frozen), the gradient of
+``sum_i w_i CE(f(x_i), y_i)`` is the sum of those of its chunks, up to rounding. Chunks keep the
+feature maps in the CPU's caches, and an image of weight 0 needs no pass at all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
+
+__all__ = ["backward_in_chunks", "chunk_size", "rows_to_learn"]
+
+# tf_efficientnet_lite0, 96 images with gradient on 2 cores: 0.235 s in chunks of 32 against 0.324 s at
+# once at 64 px, 0.76 s against 1.79 s at 128 px, where big buffers cost page faults at each pass.
+_CHUNK_IMAGES, _CHUNK_PIXELS = 32, 32 * 128**2
+
+
+def chunk_size(n_images: int, side: int, device: torch.device) -> int:
+    """Return how many images to take at once; the last chunk may be smaller.
+
+    Parameters
+    ----------
+    n_images : int, >= 1
+        All that there are in a step; a step should have as many as any other, since for each new
+        shape the CPU's kernels are compiled anew.
+    side : int
+        Of the images, in pixels.
+    device : torch.device
+        All at once where it is not the CPU.
+
+    Returns
+    -------
+    int
+        In [1, n_images].
+    """
+    if device.type != "cpu":
+        return n_images
+    most = max(1, min(_CHUNK_IMAGES, _CHUNK_PIXELS // side**2, n_images))
+    n_chunks = -(-n_images // most)
+    return -(-n_images // n_chunks)
+
+
+def rows_to_learn(is_sure: Tensor, n_labelled: int, size: int | None) -> Tensor:
+    """Choose the unlabelled images whose strong views have to go through the model.
+
+    They are those with a sure pseudo-label, as the others have no gradient; then so many others
+    that the chunks are whole and of the same shape in each step.
+
+    Parameters
+    ----------
+    is_sure : Tensor of bool, shape (N,)
+    n_labelled : int
+        Images that go through the model before them.
+    size : int or None
+        Of a chunk; None if the model mixes images.
+
+    Returns
+    -------
+    Tensor of int64, shape (M,), M <= N
+        On the CPU. All N where the model mixes images, or where they are on another device: to
+        choose would be to wait for it.
+    """
+    n = len(is_sure)
+    if size is None or is_sure.device.type != "cpu":
+        return torch.arange(n)
+    wanted = n_labelled + int(is_sure.sum())
+    n_rows = min(n, -(-wanted // size) * size - n_labelled)
+    return is_sure.int().argsort(descending=True, stable=True)[:n_rows]
+
+
+def backward_in_chunks(
+    model: nn.Module, x: Tensor, classes: Tensor, weights: Tensor, *, size: int | None
+) -> tuple[Tensor, int | None]:
+    """Compute the gradient of ``sum_i w_i CE(model(x_i), y_i)``, beginning from none.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Maps images to logits. Gradients that it holds are dropped.
+    x : Tensor of float32, shape (N, C, S, S)
+    classes : Tensor of int64, shape (N,)
+    weights : Tensor of float32, shape (N,)
+    size : int or None
+        Images at once. Where the device runs out of memory it is halved, and all begins again.
+        None: all, always, as a model that mixes images needs it.
+
+    Returns
+    -------
+    losses : Tensor of float32, shape (N,)
+        The cross-entropy of each image, without gradient.
+    size : int or None
+        What fitted.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If one image is too much, or all are that may not be parted.
+    """
+    while True:
+        model.zero_grad()
+        at_once = len(x) if size is None else size
+        try:
+            losses = [
+                _backward(model, *part)
+                for part in zip(*(torch.split(t, at_once) for t in (x, classes, weights)), strict=True)
+            ]
+        except torch.OutOfMemoryError:
+            if size is None or size == 1:
+                raise
+            size = -(-min(size, len(x)) // 2)
+        else:
+            return torch.cat(losses), size
+
+
+def _backward(model: nn.Module, x: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
+    losses = F.cross_entropy(model(x), classes, reduction="none")
+    (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+    return losses.detach()

@@ -1,0 +1,155 @@
+"""Gradients in chunks: the same as at once, and less at a time where the memory is short."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from amatch_widgets.learn.backbone import build_classifier
+from amatch_widgets.learn.chunks import backward_in_chunks, chunk_size, rows_to_learn
+
+CPU = torch.device("cpu")
+
+
+class Short(nn.Module):
+    """A model whose device holds only so many images."""
+
+    def __init__(self, holds):
+        super().__init__()
+        self.linear, self.holds, self.seen = nn.Linear(12, 2), holds, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.linear(x.flatten(1))
+
+
+def case(n=10, side=2, weight=1.0):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand((n, 3, side, side), generator=generator)
+    classes = torch.randint(0, 2, (n,), generator=generator)
+    return x, classes, weight * torch.rand(n, generator=generator)
+
+
+def gradients(model):
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def expected(model, x, classes, weights):
+    """Give the losses and the gradients by one ordinary pass."""
+    model.zero_grad()
+    losses = F.cross_entropy(model(x), classes, reduction="none")
+    (losses * weights).sum().backward()
+    return losses.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("size", [1, 3, 5, 10, 64])
+def test_chunks_give_the_gradient_of_one_pass(name, size):
+    model = build_classifier(name, weights="random").eval()
+    side = 160 if name == "test_vit" else 32
+    given = case(10, side)
+    losses, wanted = expected(model, *given)
+    found, _ = backward_in_chunks(model, *given, size=size)
+    torch.testing.assert_close(found, losses, rtol=1e-4, atol=1e-5)
+    length = torch.cat([g.flatten() for g in wanted]).norm()
+    assert length > 1e-3
+    apart = torch.cat([(a - b).flatten() for a, b in zip(gradients(model), wanted, strict=True)]).norm()
+    assert apart < 1e-4 * length
+
+
+def test_a_model_that_mixes_images_sees_all_at_once():
+    model = build_classifier("test_resnet", weights="random").train()
+    given = case(40, 32)
+    _, wanted = expected(model, *given)
+    _, size = backward_in_chunks(model, *given, size=None)
+    assert size is None
+    for a, b in zip(gradients(model), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_older_gradients_are_dropped():
+    model = Short(64)
+    _, wanted = expected(model, *case())
+    for _ in range(2):
+        backward_in_chunks(model, *case(), size=4)
+    for a, b in zip(gradients(model), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_short_memory_halves_the_chunks_until_they_fit_and_counts_no_image_twice():
+    model = Short(64)
+    losses, wanted = expected(model, *case())
+    model.holds, model.seen = 3, []
+    found, size = backward_in_chunks(model, *case(), size=10)
+    assert size == 3
+    assert model.seen == [10, 5, 3, 3, 3, 1]
+    torch.testing.assert_close(found, losses)
+    for a, b in zip(gradients(model), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_half_a_chunk_that_fitted_before_the_memory_ran_out_is_forgotten():
+    class Later(Short):
+        def forward(self, x):
+            self.holds = 64 if len(self.seen) != 1 else 0  # the second chunk does not fit
+            return super().forward(x)
+
+    model = Later(64)
+    _, wanted = expected(model, *case())
+    model.seen = []
+    _, size = backward_in_chunks(model, *case(), size=4)
+    assert (size, model.seen) == (2, [4, 4, 2, 2, 2, 2, 2])
+    for a, b in zip(gradients(model), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [10, None])
+def test_too_little_for_what_cannot_be_parted_is_an_error(size):
+    model = Short(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        backward_in_chunks(model, *case(), size=size)
+    assert model.seen[-1] == (10 if size is None else 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "size"),
+    [(96, 64, 32), (96, 128, 32), (96, 192, 14), (96, 1024, 1), (12, 64, 12), (1, 64, 1), (100, 64, 25)],
+)
+def test_chunks_on_a_cpu_are_even_and_bounded(n, side, size):
+    assert chunk_size(n, side, CPU) == size
+
+
+def test_another_device_takes_all_at_once():
+    assert chunk_size(5000, 512, torch.device("meta")) == 5000
+
+
+def sure(*rows, n=80):
+    return torch.zeros(n, dtype=torch.bool).index_fill(0, torch.tensor(rows, dtype=torch.int64), value=True)
+
+
+@pytest.mark.parametrize(
+    ("n_sure", "n_rows"), [(0, 16), (1, 16), (16, 16), (17, 48), (48, 48), (49, 80), (80, 80)]
+)
+def test_all_sure_views_are_learnt_from_in_whole_chunks(n_sure, n_rows):
+    chosen = range(79, 79 - n_sure, -1)
+    rows = rows_to_learn(sure(*chosen), 16, 32)
+    assert len(rows) == len(set(rows.tolist())) == n_rows
+    assert set(rows.tolist()) >= set(chosen)
+
+
+def test_labelled_images_that_fill_their_chunks_need_no_others():
+    assert rows_to_learn(sure(n=8), 32, 32).tolist() == []
+    assert rows_to_learn(sure(3, n=8), 32, 32).tolist()[0] == 3
+
+
+def test_where_nothing_may_be_left_out_all_are_learnt_from():
+    assert rows_to_learn(sure(3), 16, None).tolist() == list(range(80))
+    assert len(rows_to_learn(torch.zeros(7, dtype=torch.bool, device="meta"), 2, 4)) == 7
+
+
+def test_without_unlabelled_images_there_are_no_rows():
+    assert rows_to_learn(sure(n=0), 16, 16).tolist() == []
