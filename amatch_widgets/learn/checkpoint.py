@@ -1,8 +1,9 @@
 """Checkpoints: everything a training needs to go on, in one ``.safetensors`` file.
 
-Tensors are named ``model.*``, ``average.*`` and ``momentum.<number>``; the rest is JSON in the
-file's metadata. Nothing is pickled. There is no random state to keep: every draw of a training
-is a function of its seed and step.
+Tensors are named ``model.*``, ``average.*`` and ``momentum.*``; the rest is JSON in the file's
+metadata. Nothing is pickled. There is no random state to keep: every draw of a training is a
+function of its seed and step. Format 1 had ``momentum.<number>``, counted over matrices and then
+vectors, and is still read.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint", "read_details", "save_checkpoint"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
     """
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in trainer.average.state_dict().items()}
-    tensors |= {f"momentum.{number}": value for number, value in _momentum(trainer).items()}
+    tensors |= {f"momentum.{name}": value for name, value in _momentum(trainer).items()}
     record = {
         **details,
         "format": _FORMAT,
@@ -90,8 +91,8 @@ def read_details(path: Path) -> dict[str, Any]:
             details: dict[str, Any] = json.loads((file.metadata() or {})["amatch"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
-    if details.get("format") != _FORMAT:
-        raise _damaged(path, f"its format is {details.get('format')!r}, this version reads {_FORMAT}")
+    if details.get("format") not in range(1, _FORMAT + 1):
+        raise _damaged(path, f"its format is {details.get('format')!r}, this version reads 1 to {_FORMAT}")
     return details
 
 
@@ -119,23 +120,32 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
                 parts[part][rest] = file.get_tensor(name)
         trainer.model.load_state_dict(parts["model"])
         trainer.average.load_state_dict(parts["average"])
-        parameters = _parameters(trainer)
-        for number, value in parts["momentum"].items():
-            parameter = parameters[int(number)]
-            trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
+        _load_momentum(trainer, parts["momentum"], has_numbers=details["format"] == 1)
         trainer.step, trainer.cycle = details["step"], details["cycle"]
     except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def _parameters(trainer: Trainer) -> list[Tensor]:
-    return [p for group in trainer.optimiser.param_groups for p in group["params"]]
-
-
-def _momentum(trainer: Trainer) -> dict[int, Tensor]:
+def _momentum(trainer: Trainer) -> dict[str, Tensor]:
     state = trainer.optimiser.state
-    found = ((i, state[p].get("momentum_buffer")) for i, p in enumerate(_parameters(trainer)) if p in state)
-    return {i: value for i, value in found if value is not None}
+    found = {
+        name: state[p].get("momentum_buffer") for name, p in trainer.model.named_parameters() if p in state
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _load_momentum(trainer: Trainer, momentum: dict[str, Tensor], *, has_numbers: bool) -> None:
+    parameters = dict(trainer.model.named_parameters())
+    if has_numbers:
+        order = sorted(parameters, key=lambda name: parameters[name].ndim <= 1)
+        momentum = {order[int(number)]: value for number, value in momentum.items()}
+    for name, value in momentum.items():
+        parameter = parameters[name]
+        if not parameter.requires_grad:  # frozen since then
+            continue
+        if value.shape != parameter.shape:
+            raise ValueError(f"momentum.{name} has the shape {tuple(value.shape)}")
+        trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
 
 
 def _damaged(path: Path, why: object) -> WorkspaceError:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from amatch_widgets.errors import WorkspaceError
 from amatch_widgets.learn import checkpoint as checkpoint_module
+from amatch_widgets.learn import chunks as chunks_module
 from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
 
 
 @pytest.fixture
 def trained(make_trainer, make_feed):
-    trainer = make_trainer()
+    trainer = make_trainer(frozen_stages=0)
     list(trainer.steps(3, make_feed(trainer.config)))
     return trainer
 
@@ -32,9 +33,8 @@ def path(tmp_path, trained):
 def state_of(trainer):
     states = {f"model.{n}": v for n, v in trainer.model.state_dict().items()}
     states |= {f"average.{n}": v for n, v in trainer.average.state_dict().items()}
-    parameters = [p for group in trainer.optimiser.param_groups for p in group["params"]]
-    buffers = [trainer.optimiser.state[p].get("momentum_buffer") for p in parameters]
-    states |= {f"momentum.{i}": v for i, v in enumerate(buffers) if v is not None}
+    buffers = {n: trainer.optimiser.state[p] for n, p in trainer.model.named_parameters() if p.requires_grad}
+    states |= {f"momentum.{n}": b["momentum_buffer"] for n, b in buffers.items() if b}
     return {name: value.clone() for name, value in states.items()}
 
 
@@ -45,26 +45,85 @@ def assert_equal(first, second):
 
 
 def test_weights_average_momentum_and_counts_come_back(path, trained, make_trainer):
-    other = make_trainer(seed=9)
+    other = make_trainer(seed=9, frozen_stages=0)
     load_checkpoint(path, other)
     assert (other.step, other.cycle) == (3, 1)
     assert_equal(state_of(trained), state_of(other))
     assert any(name.startswith("momentum.") for name in state_of(other))
 
 
-def test_a_resumed_training_goes_on_to_the_bit(tmp_path, make_trainer, make_feed):
-    whole = make_trainer()
-    feed = make_feed(whole.config)
-    list(whole.steps(2, feed))
-    path = tmp_path / "half.safetensors"
-    save_checkpoint(path, whole, {})
-    uninterrupted = list(whole.steps(3, feed))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"freeze_norm": True, "frozen_stages": 0},
+        {"freeze_norm": True, "frozen_stages": 2, "batch": 8, "unlabelled_ratio": 4, "threshold": 0.5001},
+        {"frozen_stages": 2, "backbone": "test_efficientnet"},
+    ],
+    ids=["mixed", "chunks", "chunks and frozen", "frozen"],
+)
+def test_a_training_resumed_in_a_new_trainer_goes_on_to_the_bit(
+    tmp_path, make_trainer, make_feed, options, monkeypatch
+):
+    monkeypatch.setattr(chunks_module, "_CHUNK_IMAGES", 5)  # several to a step
+    whole = make_trainer(**options)
+    uninterrupted = list(whole.steps(6, make_feed(whole.config)))
 
-    resumed = make_trainer()
+    first = make_trainer(**options)
+    steps = first.steps(6, make_feed(first.config))
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    path = tmp_path / "half.safetensors"
+    save_checkpoint(path, first, {})
+    resumed = make_trainer(**options | {"seed": 0})
     load_checkpoint(path, resumed)
+    resumed.cycle -= 1  # so that the same cycle is counted again
     records = list(resumed.steps(3, make_feed(resumed.config)))
-    assert [(r.step, r.cycle, r.loss) for r in records] == [(r.step, r.cycle, r.loss) for r in uninterrupted]
+    assert [(r.step, r.cycle, r.loss, r.share_above) for r in records] == [
+        (r.step, r.cycle, r.loss, r.share_above) for r in uninterrupted[3:]
+    ]
     assert_equal(state_of(whole), state_of(resumed))
+    assert any(r.share_above for r in uninterrupted) == ("threshold" in options)
+
+
+def numbered(path, trainer):
+    """Make of a checkpoint one of format 1."""
+    parameters = dict(trainer.model.named_parameters())
+    order = [n for n, p in parameters.items() if p.ndim > 1] + [
+        n for n, p in parameters.items() if p.ndim <= 1
+    ]
+    names = {f"momentum.{name}": f"momentum.{number}" for number, name in enumerate(order)}
+    rewritten(
+        path, details={"format": 1}, tensors=lambda old: {names.get(n, n): value for n, value in old.items()}
+    )
+
+
+def test_a_checkpoint_of_format_1_is_still_read(path, trained, make_trainer):
+    numbered(path, trained)
+    assert "momentum.46" in load_file(path)
+    other = make_trainer(seed=9, frozen_stages=0)
+    load_checkpoint(path, other)
+    assert_equal(state_of(trained), state_of(other))
+
+
+def test_a_number_of_format_1_that_does_not_exist_is_refused(path, trained, make_trainer):
+    numbered(path, trained)
+    rewritten(path, tensors=lambda old: old | {"momentum.9999": torch.zeros(1)})
+    with pytest.raises(WorkspaceError, match="cannot be used"):
+        load_checkpoint(path, make_trainer())
+
+
+def test_momentum_of_what_is_frozen_since_then_is_left_aside(path, trained, make_trainer):
+    other = make_trainer(frozen_stages=2)
+    load_checkpoint(path, other)
+    kept = {name for name in state_of(other) if name.startswith("momentum.")}
+    assert kept == {
+        f"momentum.network.{name}"
+        for name, _ in other.model.network.named_parameters()
+        if name.startswith(("layer3", "layer4", "fc"))
+    }
+    assert all(torch.equal(state_of(other)[name], state_of(trained)[name]) for name in kept)
 
 
 def test_a_checkpoint_before_the_first_step_comes_back(tmp_path, make_trainer):
@@ -79,7 +138,7 @@ def test_details_come_back_with_what_the_training_is(path):
     assert read_details(path) == {
         "time": "now",
         "labels": {"n": 4},
-        "format": 1,
+        "format": 2,
         "step": 3,
         "cycle": 1,
         "backbone": "test_resnet",
@@ -131,8 +190,8 @@ def rewritten(path, *, details=None, tensors=None):
 
 
 def test_a_newer_format_is_refused(path, make_trainer):
-    rewritten(path, details={"format": 2})
-    with pytest.raises(WorkspaceError, match="its format is 2, this version reads 1"):
+    rewritten(path, details={"format": 3})
+    with pytest.raises(WorkspaceError, match="its format is 3, this version reads 1 to 2"):
         load_checkpoint(path, make_trainer())
 
 
@@ -152,9 +211,9 @@ def test_another_number_of_channels_is_refused(path, make_trainer):
         lambda t: {n: v for n, v in t.items() if n != "model.network.fc.weight"},
         lambda t: t | {"model.network.fc.weight": torch.zeros(3, 7)},
         lambda t: t | {"surprise.0": torch.zeros(1)},
-        lambda t: t | {"momentum.9999": torch.zeros(1)},
-        lambda t: t | {"momentum.0": torch.zeros(3, 1, 1, 7)},
-        lambda t: t | {"momentum.x": torch.zeros(1)},
+        lambda t: t | {"momentum.0": torch.zeros(1)},
+        lambda t: t | {"momentum.network.fc.weight": torch.zeros(3, 1, 1, 7)},
+        lambda t: t | {"momentum.network.fc.bias": torch.zeros(1)},  # would be repeated to fit
         lambda _: {},
     ],
 )
