@@ -7,7 +7,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
-from amatch_widgets.events import Event, Failed, Message, ScoringProgress, StepDone
+from amatch_widgets.events import (
+    EmbeddingProgress,
+    Event,
+    Failed,
+    HealthAlarm,
+    Message,
+    ScoringProgress,
+    StepDone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,9 +89,14 @@ class Progress:
         elif isinstance(event, ScoringProgress):
             rate = f"{_rate(event.images_per_s)} images/s"
             self._progress("scoring", "image", event, rate)
+        elif isinstance(event, EmbeddingProgress):
+            rate = f"{_rate(event.images_per_s)} images/s"
+            self._progress("embedding", "image", event, rate)
         elif isinstance(event, Message):
             text = printable(event.text)
             self._line(text if event.level == "info" else f"{event.level}: {text}")
+        elif isinstance(event, HealthAlarm):
+            self._line(f"warning: {printable(event.text)} {printable(event.advice)}")
         elif isinstance(event, Failed):
             self.clear()  # the error itself comes out of wait()
 
@@ -92,7 +105,9 @@ class Progress:
         with self._lock:
             self._clear()
 
-    def _progress(self, job: str, unit: str, event: StepDone | ScoringProgress, rate: str) -> None:
+    def _progress(
+        self, job: str, unit: str, event: StepDone | ScoringProgress | EmbeddingProgress, rate: str
+    ) -> None:
         interval = _TERMINAL_INTERVAL_S if self._is_terminal else _LOG_INTERVAL_S
         with self._lock:
             now = self._clock()

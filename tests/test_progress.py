@@ -7,7 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from amatch_widgets.events import EventHub, Failed, Message, ScoringProgress, StepDone
+from amatch_widgets.events import (
+    EmbeddingProgress,
+    EventHub,
+    Failed,
+    HealthAlarm,
+    Message,
+    ScoringProgress,
+    StepDone,
+)
 from amatch_widgets.progress import Progress, printable
 
 
@@ -69,6 +77,18 @@ def test_scoring_counts_images(session, clock):
     event = ScoringProgress(done=256, total=20_000, images_per_s=1040.4, seconds_left=19.0)
     text = lines_of(session, clock, io.StringIO(), event)
     assert text == "scoring: image 256 of 20000, 1040 images/s, 19 s left\n"
+
+
+def test_embedding_counts_images(session, clock):
+    event = EmbeddingProgress(done=512, total=20_000, images_per_s=800.0, seconds_left=24.0)
+    text = lines_of(session, clock, io.StringIO(), event)
+    assert text == "embedding: image 512 of 20000, 800 images/s, 24 s left\n"
+
+
+def test_an_alarm_is_a_warning_with_its_advice(session, clock):
+    alarm = HealthAlarm("collapse", "Almost all pseudo-labels are of one class.", "Label more anomalies.")
+    text = lines_of(session, clock, io.StringIO(), alarm)
+    assert text == "warning: Almost all pseudo-labels are of one class. Label more anomalies.\n"
 
 
 @pytest.mark.parametrize(
