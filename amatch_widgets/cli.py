@@ -69,10 +69,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the few rare objects in a very large set of images, from a handful of labels.",
     )
     parser.add_argument("--version", action="version", version=f"amatch {version('amatch-widgets')}")
-    commands = parser.add_subparsers(required=True, metavar="demo | train | score | export")
+    commands = parser.add_subparsers(required=True, metavar="demo | embed | train | score | export")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    existing = argparse.ArgumentParser(add_help=False)
+    existing.add_argument("run", type=Path, metavar="RUN", help="session folder")
+    existing.add_argument("--source", metavar="SOURCE", help="where the images are now, when they have moved")
 
     demo = commands.add_parser(
         "demo",
@@ -84,7 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--images", type=_count, default=20_000, metavar="N", help="images (default 20000)")
     demo.add_argument("--pages", type=_count, default=5, metavar="N", help="pages to label (default 5)")
     demo.add_argument("--per-page", type=_count, default=24, metavar="N", help="images a page (default 24)")
-    demo.add_argument("--steps", type=_count, metavar="N", help="training steps before each page")
+    demo.add_argument(
+        "--steps",
+        type=_count_or_zero,
+        metavar="N",
+        help="training steps before each page; 0: rank by the embeddings and the labels alone",
+    )
     demo.add_argument("--seed", type=int, default=0, help="seed of the sky and of the training (default 0)")
     demo.add_argument(
         "--path",
@@ -95,12 +104,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(command=_demo)
 
+    embed = commands.add_parser(
+        "embed",
+        parents=[common, existing],
+        help="make the embeddings of all images, by which labels rank them at once",
+        description="Make the embeddings of all images, by which the labels of a RUN rank them within a "
+        "second, without any training. What is done already is kept; Ctrl-C keeps it too.",
+    )
+    embed.set_defaults(command=_embed)
+
     train = commands.add_parser(
         "train",
         parents=[common],
         help="train on the labels, score all images, and evaluate",
-        description="Train on the labels, score all images, and evaluate. A RUN that exists is continued. "
-        "Ctrl-C stops after the step and keeps the model.",
+        description="Train on the labels, score all images, and evaluate; first make their embeddings where "
+        "there are none. A RUN that exists is continued. Ctrl-C stops after the step and keeps the model.",
     )
     train.add_argument("source", metavar="SOURCE", help="folder of images, or .npy file")
     train.add_argument("--labels", type=Path, metavar="CSV", help="label file with the columns id,label")
@@ -115,26 +133,22 @@ def _parser() -> argparse.ArgumentParser:
 
     score = commands.add_parser(
         "score",
-        parents=[common],
+        parents=[common, existing],
         help="score all images with the model that is there",
         description="Score all images with the model that is there.",
     )
-    score.add_argument("run", type=Path, metavar="RUN", help="session folder")
-    score.add_argument("--source", metavar="SOURCE", help="where the images are now, when they have moved")
     score.set_defaults(command=_score)
 
     export = commands.add_parser(
         "export",
-        parents=[common],
+        parents=[common, existing],
         help="write a shortlist as CSV",
         description="Write a shortlist as CSV: the best scores, or all that is labelled.",
     )
-    export.add_argument("run", type=Path, metavar="RUN", help="session folder")
     export.add_argument("out", type=Path, metavar="OUT.csv", help="file to write")
     export.add_argument(
         "--top", type=_count, metavar="N", help="the N best scores; default: all labelled images"
     )
-    export.add_argument("--source", metavar="SOURCE", help="where the images are now, when they have moved")
     export.set_defaults(command=_export)
     return parser
 
@@ -148,6 +162,16 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return value
+
+
+def _count_or_zero(text: str) -> int:
+    """Parse a whole number of at least 0; argparse shows the message."""
+    if text.strip() == "0":
+        return 0
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0") from None
 
 
 # The package is imported inside the commands: torch takes seconds, and --help should not.
@@ -200,6 +224,13 @@ def _train(arguments: argparse.Namespace) -> None:
     _work(session, lambda: session.train(arguments.steps), as_json=arguments.json)
 
 
+def _embed(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    session = am.Session.open(arguments.run, source=arguments.source)
+    _work(session, session.embed, as_json=arguments.json)
+
+
 def _score(arguments: argparse.Namespace) -> None:
     import amatch_widgets as am  # noqa: PLC0415
 
@@ -235,6 +266,9 @@ def _summary(session: Session) -> dict[str, Any]:
         "n_images": len(session.source),
         "labels": session.labels.counts(),
         "scores_cycle": session.scores_cycle,
+        "is_embedded": session.is_embedded,
+        "ranked_by": session.ranked_by,
+        "ranking": session.ranking_note,
         "metrics": metrics.to_dict(),
         "metrics_text": {
             "AUROC": repr(metrics.auroc),
@@ -250,13 +284,14 @@ def _describe(summary: dict[str, Any]) -> str:
     lines = [
         f"{summary['path']}: {summary['n_images']} images, {summary['step']} steps, cycle {summary['cycle']}",
         f"labels: {labels['anomaly']} anomalies, {labels['normal']} normals",
+        f"ranking: {summary['ranking']}",
         *(f"{name}: {text}" for name, text in summary["metrics_text"].items()),
     ]
     return "\n".join(lines)
 
 
 class _StopOnInterrupt:
-    """On Ctrl-C, stop the session's job after its step and say that the model is kept.
+    """On Ctrl-C, stop the session's job after its step and say what is kept.
 
     A second Ctrl-C while it stops is not caught.
     """
@@ -271,10 +306,12 @@ class _StopOnInterrupt:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             return
+        is_embedding = not self._session.is_embedded
         self._session.stop()
         self._session.wait()
         self._progress.clear()
-        print(f"Stopped after step {self._session.step}; kept in {self._session.path}.", file=sys.stderr)
+        done = "while embedding" if is_embedding else f"after step {self._session.step}"
+        print(f"Stopped {done}; kept in {self._session.path}.", file=sys.stderr)
 
 
 if __name__ == "__main__":

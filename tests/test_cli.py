@@ -37,6 +37,8 @@ class QuietSession:
         self.path = Path(options.get("path", "run"))
         self.source = SevenImages()
         self.step, self.cycle, self.scores_cycle = 12, 1, 1
+        self.is_embedded, self.ranked_by = True, "both"
+        self.ranking_note = "Ranked by the instant tier and the trained model."
         self.labels = SimpleNamespace(counts=lambda: {"anomaly": 2, "normal": 3})
         self.problems = {}
         self.hub = EventHub()
@@ -51,6 +53,9 @@ class QuietSession:
 
     def __exit__(self, *_):
         self.calls.append("close")
+
+    def embed(self):
+        self.calls.append("embed")
 
     def train(self, steps=None):
         self.calls.append(("train", steps))
@@ -88,6 +93,7 @@ def session(monkeypatch):
         (["train", "cutouts"], "--path"),
         (["train", "cutouts", "--path", "run", "--steps", "0"], "'0' is no whole number of at least 1"),
         (["demo", "--images", "many"], "'many' is no whole number"),
+        (["demo", "--steps", "-1"], "'-1' is no whole number of at least 0"),
         (["fly"], "invalid choice"),
     ],
 )
@@ -115,6 +121,7 @@ def test_train_hands_on_what_was_asked_for_and_nothing_else(session, tmp_path, c
     assert err == "warning: l.csv: 1 of its ids fits no image\n"
     assert "run: 7 images, 12 steps, cycle 1" in out
     assert "labels: 2 anomalies, 3 normals" in out
+    assert "ranking: Ranked by the instant tier and the trained model." in out
     assert "AUROC: too few to say" in out
 
 
@@ -131,6 +138,25 @@ def test_json_is_one_object_on_the_standard_output(session, capsys):
     result = json.loads(captured.out)
     assert (result["step"], result["n_images"], result["labels"]) == (12, 7, {"anomaly": 2, "normal": 3})
     assert captured.err == "training: step 1 of 9, 2 steps/s, 4 s left\n"
+
+
+def test_embed_makes_the_embeddings_and_says_what_ranks(session, capsys):
+    assert main(["embed", "run", "--source", "elsewhere", "--json"]) == 0
+    assert session.made.options["source"] == "elsewhere"
+    assert session.made.calls == ["embed", "wait", "close"]
+    result = json.loads(capsys.readouterr().out)
+    assert (result["is_embedded"], result["ranked_by"]) == (True, "both")
+
+
+def test_ctrl_c_while_embedding_says_so(session, capsys):
+    def on_wait(made):
+        made.is_embedded = False
+        raise KeyboardInterrupt
+
+    session.on_wait = on_wait
+    assert main(["embed", "run"]) == 130
+    assert session.made.calls == ["embed", "wait", "stop", "wait", "close"]
+    assert "Stopped while embedding; kept in run." in capsys.readouterr().err
 
 
 def test_export_says_where_it_wrote(session, capsys):

@@ -31,6 +31,12 @@ def cutouts(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def small(monkeypatch, light):
+    """Let commands make their configuration from that of a light training."""
+    monkeypatch.setattr(am, "TrainConfig", lambda **options: light(embed_px=32, **options))
+
+
 def train(cutouts, run, *options):
     labels = str(cutouts / "labels.csv")
     size = ["--size", "32", "--steps", "2"]
@@ -41,15 +47,22 @@ def result_of(capsys):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("small")
 def test_train_again_score_and_export_follow_each_other(cutouts, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out.csv"
-    assert main(train(cutouts, run, "--json")) == 0
+    assert main(train(cutouts, run, "--seed", "0", "--json")) == 0
     trained = result_of(capsys)
     assert (trained["step"], trained["scores_cycle"], trained["n_images"]) == (2, 1, 60)
     assert trained["labels"] == {"anomaly": 6, "normal": 10}
 
+    assert trained["is_embedded"]
+    assert trained["ranked_by"] in {"instant", "deep", "both"}
+
     assert main(train(cutouts, run, "--json")) == 0
     assert result_of(capsys)["step"] == 4
+
+    assert main(["embed", str(run)]) == 0
+    assert "ranking: " in capsys.readouterr().out
 
     assert main(["score", str(run), "--json"]) == 0
     assert result_of(capsys)["step"] == 4
@@ -62,6 +75,7 @@ def test_train_again_score_and_export_follow_each_other(cutouts, tmp_path, capsy
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.usefixtures("small")
 def test_the_demo_prints_what_each_page_brought(tmp_path, capsys):
     options = ["--images", "600", "--pages", "2", "--per-page", "12", "--steps", "1"]
     assert main(["demo", *options, "--path", str(tmp_path / "demo")]) == 0
@@ -71,10 +85,20 @@ def test_the_demo_prints_what_each_page_brought(tmp_path, capsys):
     assert lines[2].endswith("of 1 in 24 looked at")
 
 
+@pytest.mark.usefixtures("small")
+def test_the_demo_without_training_ranks_by_the_embeddings(tmp_path, capsys):
+    options = ["--images", "600", "--pages", "1", "--per-page", "12", "--steps", "0", "--json"]
+    assert main(["demo", *options, "--path", str(tmp_path / "demo")]) == 0
+    result = result_of(capsys)
+    assert (result["step"], result["ranked_by"]) == (0, "instant")
+    assert [page["shown"] for page in result["pages"]] == [12]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["train", "no/such/folder", "--path", "run"], "no/such/folder"),
+        (["embed", "no-run"], "no-run"),
         (["score", "no-run"], "no-run"),
         (["export", "no-run", "out.csv"], "no-run"),
     ],
