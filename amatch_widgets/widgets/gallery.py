@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from traitlets import Dict, Int, Unicode
+from traitlets import Bool, Dict, Int, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
+from amatch_widgets.widgets.shelf import Shelf
 from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
 from amatch_widgets.widgets.view import Desk, View, handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-
-    from amatch_widgets.session import Session, Show
+    from amatch_widgets.session import Session
 
 __all__ = ["Gallery"]
 
@@ -28,6 +27,8 @@ SHOWS = ("unlabelled", "labelled", "all")
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
+_RANDOM = "Random order: there are no scores yet."
+_WAS_RANDOM = "This page is in random order, from before there were scores."
 _LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 _PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
 
@@ -35,9 +36,10 @@ _PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turn
 class Gallery(View):
     """A page of images with their scores and labels, to be judged by keys or buttons.
 
-    The list of images is frozen when it is made: neither a label nor new scores move a tile
-    under the user's cursor, and paging back shows what was just labelled. `refresh`, another
-    order or another filter makes a new list.
+    Neither a label nor new scores move a tile under the user's cursor, and paging back shows what
+    was just labelled: a page that was seen stays as it is. Where unlabelled images are listed by
+    their score, each page that was not seen yet is the newest ranking's; elsewhere the whole list
+    stays. `refresh`, another order or another filter makes a new list.
 
     Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
 
@@ -62,12 +64,12 @@ class Gallery(View):
     tile_px = Int(TILE_SIZES["medium"][0]).tag(sync=True)
     stale = Unicode("").tag(sync=True)
     note = Unicode("").tag(sync=True)
+    ranking_note = Unicode("").tag(sync=True)
+    similar_to = Unicode("").tag(sync=True)
+    can_similar = Bool(False).tag(sync=True)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
-        self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._scores: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-        self._cycle: int | None = None
-        self._number = 0
+        self._shelf = Shelf(session)
         self._serials = itertools.count(1)
         self._pages: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._seed = 0
@@ -88,11 +90,28 @@ class Gallery(View):
             self._seed += 1
             self._query()
 
+    def show_similar(self, image_id: str) -> None:
+        """List the images most like one, itself first; `show_ranking` leads back.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is no embedding of it yet.
+        """
+        with self.desk.lock:
+            self._shelf.list_similar(image_id, self.per_page)
+            self._show_page()
+
+    def show_ranking(self) -> None:
+        """Go back from similar images to the list, at the page that was left."""
+        with self.desk.lock:
+            if self._shelf.uncover(self.per_page):
+                self._show_page()
+
     def turn(self, number: int) -> None:
         """Show page `number`, counted from 0; numbers beyond either end show the page there."""
         with self.desk.lock:
-            self._number = max(0, min(number, self._n_pages() - 1))
-            self._show_page()
+            self._show_page(number)
 
     def choose(
         self,
@@ -130,37 +149,40 @@ class Gallery(View):
             elif show == "unlabelled" != self.show and sort == "recent":
                 sort = "highest"
             is_new_list = (sort, show) != (self.sort, self.show)
-            first = self._number * self.per_page
+            first = self._shelf.number * self.per_page
             with self.hold_sync():
                 self.sort, self.show, self.per_page, self.tile_size = sort, show, per_page, tile_size
                 self.tile_px = TILE_SIZES[tile_size][0]
                 if is_new_list:
                     self._query()
                 else:
-                    self._number = first // per_page
-                    self._show_page()
+                    self._show_page(first // per_page)
 
     def label(self, image_id: str, label: str | None) -> None:
         """Keep a label of an image on disk, then show it."""
         with self.desk.lock:
-            self.session.label({image_id: label}, reason=f"gallery, {self.sort}")
+            listed = "similar" if self.similar_to else self.sort
+            self.session.label({image_id: label}, reason=f"gallery, {listed}")
             self._show_labels()
 
     def apply(self, events: Iterable[Event]) -> None:
         """Note new scores and show new labels, without moving a tile."""
-        with self.desk.lock:
-            for event in events:
-                if isinstance(event, ScoresChanged):
-                    self.stale = f"New scores (cycle {event.cycle})"
-                elif isinstance(event, LabelsChanged) and self.page:
-                    self._show_labels()
+        kinds = {type(event) for event in events}
+        is_new = ScoresChanged in kinds
+        if is_new:
+            self._shelf.warm_up()  # a million images take 0.1 s: not under the lock
+        with self.desk.lock, self.hold_sync():
+            self._show_standing()
+            if LabelsChanged in kinds and self.page:
+                self._show_labels()
+            if is_new and self.page:
+                self._fetch_ahead()
 
     def show_all(self) -> None:
         """Show the labels as they are now, and say so if there are new scores."""
-        with self.desk.lock:
+        with self.desk.lock, self.hold_sync():
             self._show_labels()
-            if self.session.scores_cycle not in (None, self._cycle):
-                self.stale = f"New scores (cycle {self.session.scores_cycle})"
+            self._show_standing()
 
     def forget_images(self) -> None:
         """Free the thumbnails; they are made again when they are looked at."""
@@ -180,15 +202,10 @@ class Gallery(View):
         """Label one tile; the browser gets word whether the label is on disk."""
         is_kept = False
         try:
-            image_ids = self._pages.get(data.get("serial", -1))
-            if image_ids is None:
-                raise StateError("The page was left too long ago: turn back to it and label again.")
+            image_id = self._image_of(data)
             if data.get("label") not in _LABELS:
                 raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            index = data.get("index")
-            if not isinstance(index, int) or not 0 <= index < len(image_ids):
-                raise LabelError(f"There is no tile {index!r} on the page.")
-            self.label(image_ids[index], _LABELS[data["label"]])
+            self.label(image_id, _LABELS[data["label"]])
             is_kept = True
         finally:
             self.send({"method": "settled", "args": [data.get("token"), is_kept]})
@@ -208,6 +225,16 @@ class Gallery(View):
         """Make the list anew."""
         self.refresh()
 
+    @handler("Looking for similar images")
+    def vue_do_similar(self, data: dict[str, Any]) -> None:
+        """List images like that of a tile."""
+        self.show_similar(self._image_of(data))
+
+    @handler("Going back to the ranking")
+    def vue_do_back(self, _data: dict[str, Any]) -> None:
+        """Leave the similar images."""
+        self.show_ranking()
+
     @handler("Loading the images")
     def vue_want_images(self, _data: dict[str, Any]) -> None:
         """Send the images of the page to a browser that has just drawn the gallery."""
@@ -215,26 +242,33 @@ class Gallery(View):
 
     # How a page is made; the lock is held.
 
-    def _n_pages(self) -> int:
-        return max(1, -(-len(self._order) // self.per_page))
+    def _image_of(self, data: dict[str, Any]) -> str:
+        """Find which image a click meant, also when the page has turned since."""
+        image_ids = self._pages.get(data.get("serial", -1))
+        if image_ids is None:
+            raise StateError("The page was left too long ago: turn back to it and try again.")
+        index = data.get("index")
+        if not isinstance(index, int) or not 0 <= index < len(image_ids):
+            raise LabelError(f"There is no tile {index!r} on the page.")
+        return image_ids[index]
 
     def _query(self) -> None:
-        session = self.session
-        is_scored = session.scores_cycle is not None
-        sort = self.sort if is_scored or self.sort == "recent" else "random"
-        self._order = session.ranking(sort, show=cast("Show", self.show), seed=self._seed)
-        self._scores, self._cycle = session.scores, session.scores_cycle
-        self._number = 0
         with self.hold_sync():
-            self.stale = ""
-            self.note = "" if sort == self.sort else "random order: no scores yet"
+            self._shelf.rank(self.sort, self.show, seed=self._seed)
             self._show_page()
 
-    def _show_page(self) -> None:
-        first = self._number * self.per_page
-        ids = self.session.source.ids
-        indices = [int(i) for i in self._order[first : first + self.per_page]]
-        image_ids = tuple(ids[i] for i in indices)
+    def _show_standing(self) -> None:
+        """Say what ranks, and whether the list could be made anew from something better."""
+        session, shelf = self.session, self._shelf
+        self.ranking_note, self.can_similar = session.ranking_note, session.is_embedded
+        self.stale, self.similar_to = shelf.news(), shelf.similar_to
+        is_random = shelf.is_random(self.per_page)
+        self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
+
+    def _show_page(self, number: int | None = None) -> None:
+        shelf, per_page, ids = self._shelf, self.per_page, self.session.source.ids
+        indices, values = shelf.page(shelf.number if number is None else number, per_page)
+        image_ids = tuple(ids[int(i)] for i in indices)
         serial = next(self._serials)
         self._pages[serial] = image_ids
         while len(self._pages) > _PAGES_REMEMBERED:
@@ -243,21 +277,22 @@ class Gallery(View):
         tiles = [
             {
                 "id": image_id,
-                "score": _score_text(self._scores[index]) if index < len(self._scores) else "",
+                "score": _score_text(value),
                 "problem": problems.get(image_id, ""),
             }
-            for image_id, index in zip(image_ids, indices, strict=True)
+            for image_id, value in zip(image_ids, values, strict=True)
         ]
         with self.hold_sync():
             self.page = {
                 "serial": serial,
-                "number": self._number,
-                "n_pages": self._n_pages(),
-                "first": first,
-                "total": len(self._order),
+                "number": shelf.number,
+                "n_pages": shelf.n_pages(per_page),
+                "first": shelf.number * per_page,
+                "total": len(shelf),
                 "tiles": tiles,
             }
             self._show_labels()
+            self._show_standing()
         self._send_images()
 
     def _show_labels(self) -> None:
@@ -272,10 +307,12 @@ class Gallery(View):
         found = self._loader.show(serial, self.image_ids, side)
         if found:
             self._deliver(serial, found)
-        following = (self._number + 1) * self.per_page
-        ids = self.session.source.ids
-        ahead = self._order[following : following + self.per_page]
-        self._loader.fetch_ahead([ids[int(i)] for i in ahead], side)
+        self._fetch_ahead()
+
+    def _fetch_ahead(self) -> None:
+        """Make the thumbnails of the next page, as it would be now."""
+        ids, side = self.session.source.ids, TILE_SIZES[self.tile_size][1]
+        self._loader.fetch_ahead([ids[int(i)] for i in self._shelf.ahead(self.per_page)], side)
 
     def _deliver(self, serial: int, thumbnails: list[tuple[int, Thumbnail]]) -> None:
         with self.desk.lock:

@@ -7,6 +7,7 @@ import pytest
 
 from amatch_widgets.errors import ImageReadError, JournalError, StateError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
+from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.widgets.gallery import Gallery, _score_text
 from amatch_widgets.widgets.view import Desk
 
@@ -53,18 +54,12 @@ def board(session):
     board.gallery.close()
 
 
-def scored(session, cycle=1):
-    scores = np.random.default_rng(cycle).random(len(session.source)).astype(np.float32)
-    session._board.replace(cycle, 0, scores)
-    return scores
-
-
 def test_a_page_shows_unlabelled_images_and_its_place_in_the_list(board, session):
     page = board.gallery.page
     assert (page["number"], page["n_pages"], page["first"], page["total"]) == (0, 4, 0, 180)
     assert len(page["tiles"]) == 48
     assert not set(board.gallery.image_ids) & set(session.labels.current())
-    assert board.gallery.note == "random order: no scores yet"
+    assert board.gallery.note == "Random order: there are no scores yet."
     assert set(page["tiles"][0]) == {"id", "score", "problem"}
 
 
@@ -86,19 +81,19 @@ def test_a_label_is_on_disk_before_the_browser_hears_of_it(board, session):
     assert board.gallery.labels["marks"][3] == ""
 
 
-def test_neither_labels_nor_new_scores_move_a_tile(board, session):
+def test_neither_labels_nor_new_scores_move_a_tile(board, scored):
     before = board.gallery.page
     board.press(0, "anomaly")
-    scored(session)
+    scored()
     board.gallery.apply([ScoresChanged(cycle=1, n_scored=200), LabelsChanged(board.gallery.image_ids[:1])])
     assert board.gallery.page == before
     assert board.gallery.stale == "New scores (cycle 1)"
 
 
-def test_refresh_takes_in_labels_and_scores(board, session):
+def test_refresh_takes_in_labels_and_scores(board, session, scored):
     first = board.gallery.image_ids[0]
     board.press(0, "normal")
-    scores = scored(session)
+    scores = scored()
     board.gallery.apply([ScoresChanged(cycle=1, n_scored=200)])
     board.gallery.vue_do_refresh({})
     assert first not in board.gallery.image_ids
@@ -116,6 +111,144 @@ def test_paging_back_shows_what_was_labelled(board):
     board.gallery.vue_do_turn({"number": 0})
     assert board.gallery.image_ids == first
     assert board.gallery.labels["marks"][5] == "normal"
+
+
+def best(scores, without, n=48):
+    """Ids of the best images but for some."""
+    order = [str(i).zfill(3) for i in np.argsort(-scores, kind="stable")]
+    return tuple(i for i in order if i not in without)[:n]
+
+
+def test_pages_not_seen_yet_follow_the_labels_and_pages_seen_stay(board, session, ranked):
+    first = dict(board.gallery.page, serial=None)
+    assert board.gallery.note == "Random order: there are no scores yet."
+    ranked(1)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    board.gallery.turn(1)
+    assert board.gallery.note == ""
+    seen = {tile["id"] for tile in first["tiles"]} | set(session.labels.current())
+    scores = session.scores
+    assert board.gallery.image_ids == best(scores, seen)
+    second = dict(board.gallery.page, serial=None)
+    newest = ranked(2)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    board.gallery.turn(0)
+    assert dict(board.gallery.page, serial=None) == first
+    assert board.gallery.note == "This page is in random order, from before there were scores."
+    board.gallery.turn(1)
+    assert dict(board.gallery.page, serial=None) == second
+    board.gallery.turn(2)
+    assert board.gallery.image_ids == best(newest, seen | {tile["id"] for tile in second["tiles"]})
+    assert board.gallery.page["total"] == 180
+
+
+def test_instant_ranking_flashes_nothing_but_another_kind_of_ranking_is_said(board, ranked, scored):
+    heard = []
+    board.gallery.observe(lambda change: heard.append(change["new"]), "stale")
+    changed = ScoresChanged(0, 200, "instant")
+    ranked(1, "novelty")
+    board.gallery.apply([changed])
+    assert heard == ["Ranked by novelty"]
+    assert board.gallery.ranking_note.startswith("No anomaly is labelled yet: ordered by novelty")
+    board.gallery.turn(1)  # the pages from here on are ranked by it
+    assert heard.pop() == ""
+    heard.clear()
+    ranked(2)
+    board.gallery.apply([changed])
+    assert heard == ["Ranked by your labels"]
+    board.gallery.refresh()
+    heard.clear()
+    for seed in range(3, 6):
+        ranked(seed)
+        board.gallery.apply([changed])
+    scored(1)  # a trained model that was not judged better ranks nothing
+    board.gallery.apply([changed])
+    assert heard == []
+    assert "ranks nothing" in board.gallery.ranking_note
+
+
+def test_a_list_that_follows_no_label_says_when_its_order_is_old(board, ranked):
+    ranked(1)
+    board.gallery.choose(show="all")
+    assert board.gallery.stale == ""
+    before = board.gallery.page
+    ranked(2)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    assert board.gallery.stale == "New scores"
+    board.gallery.turn(1)
+    board.gallery.turn(0)
+    assert board.gallery.page["tiles"] == before["tiles"]
+    board.gallery.choose(sort="random")
+    ranked(3)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    assert board.gallery.stale == ""
+
+
+def test_the_next_page_is_fetched_ahead_as_it_would_be_now(board, session, ranked, monkeypatch):
+    ahead = []
+    monkeypatch.setattr(board.gallery._loader, "fetch_ahead", lambda ids, side: ahead.append(tuple(ids)))
+    ranked(1)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    board.gallery.turn(1)
+    assert ahead[0] == board.gallery.image_ids
+
+
+def similar_to(*image_ids):
+    return lambda wanted, k: [Candidate(i, 0.5, "similar") for i in image_ids]
+
+
+def test_more_like_this_lists_similar_images_and_leads_back(board, session, ranked, monkeypatch):
+    monkeypatch.setattr(session, "similar", similar_to("150", "007", "033"))
+    ranked(1)
+    board.gallery.refresh()
+    board.gallery.turn(1)
+    before = board.gallery.page
+    board.gallery.vue_do_similar({"serial": before["serial"], "index": 4})
+    meant = before["tiles"][4]["id"]
+    assert board.gallery.similar_to == meant
+    assert board.gallery.image_ids == (meant, "150", "007", "033")
+    assert board.gallery.page["n_pages"] == 1
+    ranked(2)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    assert board.gallery.stale == ""
+    board.press(2, "anomaly")
+    assert session.labels.get("007").reason == "gallery, similar"
+    serial = board.gallery.page["serial"]
+    board.gallery.vue_do_similar({"serial": serial, "index": 1})  # and on from there
+    assert board.gallery.similar_to == "150"
+    board.gallery.vue_do_back({})
+    assert board.gallery.similar_to == ""
+    assert dict(board.gallery.page, serial=0) == dict(before, serial=0)
+    board.gallery.vue_do_back({})
+    assert not board.messages
+
+
+def test_another_order_leaves_the_similar_images(board, session, monkeypatch):
+    monkeypatch.setattr(session, "similar", similar_to("150"))
+    board.gallery.show_similar("003")
+    board.gallery.choose(show="all")
+    assert board.gallery.similar_to == ""
+    assert board.gallery.page["total"] == 200
+
+
+def test_the_place_in_the_list_survives_other_page_sizes_meanwhile(board, session, monkeypatch):
+    monkeypatch.setattr(session, "similar", similar_to("150"))
+    board.gallery.turn(1)
+    left = board.gallery.image_ids
+    board.gallery.show_similar("003")
+    board.gallery.choose(per_page=24)
+    board.gallery.show_ranking()
+    assert board.gallery.image_ids == left[:24]
+
+
+def test_without_embeddings_there_is_nothing_similar_and_it_is_said(board):
+    assert not board.gallery.can_similar
+    serial = board.gallery.page["serial"]
+    board.gallery.vue_do_similar({"serial": serial, "index": 0})
+    board.gallery.vue_do_similar({"serial": serial, "index": 99})
+    assert [level for level, _ in board.messages] == ["error", "error"]
+    assert "session.embed()" in board.messages[0][1]
+    assert "no tile 99" in board.messages[1][1]
 
 
 def test_a_label_on_its_way_while_the_page_turns_finds_its_image(board, session):

@@ -1,0 +1,171 @@
+"""Which images the gallery lists: a ranking that follows the labels, or images like one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+
+from amatch_widgets.widgets.listing import Listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from amatch_widgets.session import Session, Show
+
+__all__ = ["BY_SCORE", "Shelf"]
+
+BY_SCORE = ("highest", "lowest", "uncertain")
+_N_SIMILAR = 191  # and the image itself: full pages
+_NEW = {"novelty": "Ranked by novelty", "instant": "Ranked by your labels"}
+
+
+class _Standing(NamedTuple):
+    """Which scores a list was made of."""
+
+    ranked_by: str | None
+    cycle: int | None  # of the trained model, where it takes part
+    version: int
+
+
+class Shelf:
+    """The list of a gallery, and the page it is opened at.
+
+    Thread safety: none but for `warm_up`; the gallery's lock guards it.
+
+    Parameters
+    ----------
+    session : Session
+        Whose images are listed.
+
+    Attributes
+    ----------
+    number : int
+        The page last taken, counted from 0.
+    similar_to : str
+        The image whose like are listed, or "".
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sort, self._show, self._seed = "highest", "unlabelled", 0
+        self._listing = Listing(np.empty(0, np.int64), np.empty(0, np.float32), is_live=False)
+        self._covered: tuple[Listing, int] | None = None  # the ranking behind similar images, and its place
+        self._standing = _Standing(None, None, 0)
+        self.number = 0
+        self.similar_to = ""
+        self._n_random = 0  # images from the beginning that wait for scores to be ordered by
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def is_random(self, per_page: int) -> bool:
+        """Whether an order by score was wanted and there were no scores yet for this page."""
+        return not self.similar_to and self.number * per_page < self._n_random
+
+    def n_pages(self, per_page: int) -> int:
+        """Return the number of pages, at least 1."""
+        return self._listing.n_pages(per_page)
+
+    def rank(self, sort: str, show: str, *, seed: int) -> None:
+        """List images anew, from the present scores and labels; see `Session.ranking`."""
+        self._sort, self._show, self._seed = sort, show, seed
+        self._standing = self._standing_now()
+        is_live = show == "unlabelled" and sort in BY_SCORE
+        self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
+        self._n_random = len(self._listing) if self._waits(self._standing) else 0
+        self.number, self.similar_to, self._covered = 0, "", None
+
+    def list_similar(self, image_id: str, per_page: int) -> None:
+        """List the images most like one, itself first.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is no embedding of it yet.
+        """
+        listed = dict.fromkeys([image_id, *(c.image_id for c in self._session.similar(image_id, _N_SIMILAR))])
+        place = {i: k for k, i in enumerate(self._session.source.ids) if i in listed}
+        if self._covered is None:
+            self._covered = self._listing, self.number * per_page
+        order = np.array([place[i] for i in listed], np.int64)
+        self._listing = Listing(order, self._session.scores, is_live=False)
+        self.number, self.similar_to = 0, image_id
+
+    def uncover(self, per_page: int) -> bool:
+        """Go back from similar images to the ranking, where it was left; whether there was one."""
+        if self._covered is None:
+            return False
+        (self._listing, first), self._covered = self._covered, None
+        self.number, self.similar_to = first // per_page, ""
+        return True
+
+    def page(self, number: int, per_page: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Take a page: what was seen stays, and the newest ranking follows it.
+
+        Parameters
+        ----------
+        number : int
+            Counted from 0; beyond either end it is the page there.
+        per_page : int
+            Images a page.
+
+        Returns
+        -------
+        ndarray of int64, shape (M,)
+            Indices of its images.
+        ndarray of float32, shape (M,)
+            The scores to write beside them.
+        """
+        listing = self._listing
+        if listing.is_live and listing.n_seen and listing.is_unseen(max(number, 0), per_page):
+            standing = self._standing_now()
+            listing.splice(self._newest(), self._session.scores)
+            if not self._waits(standing):
+                self._n_random = min(self._n_random, listing.n_seen)
+            if number > 0:  # larger first pages still begin with what was listed before
+                self._standing = standing
+        self.number = max(0, min(number, listing.n_pages(per_page) - 1))
+        page = listing.page(self.number, per_page)
+        listing.see(self.number, per_page)
+        return page
+
+    def ahead(self, per_page: int) -> NDArray[np.int64]:
+        """Return the images of the next page, as it would be now."""
+        listing, following = self._listing, self.number + 1
+        if listing.is_live and listing.is_unseen(following, per_page):
+            return listing.rest_of(self._newest(), len(self._session.source))[:per_page]
+        return listing.page(following, per_page)[0]
+
+    def warm_up(self) -> None:
+        """Let the session rank, and keep, what `page` and `ahead` will ask for; from any thread."""
+        if self._listing.is_live:
+            self._newest()
+
+    def news(self) -> str:
+        """Say in a few words what a list made anew would be made of; "" when that is no news.
+
+        The ranking follows each label: where the next page shows it, or where no order is by
+        score, only another kind of ranking or another cycle is news.
+        """
+        now, listed = self._standing_now(), self._standing
+        is_quiet = self._listing.is_live or self._sort not in BY_SCORE
+        if now.ranked_by is None or self.similar_to or (now[:2] == listed[:2] if is_quiet else now == listed):
+            return ""
+        if now.ranked_by != listed.ranked_by and now.ranked_by in _NEW:
+            return _NEW[now.ranked_by]
+        return "New scores" if now.cycle is None else f"New scores (cycle {now.cycle})"
+
+    def _newest(self) -> NDArray[np.int64]:
+        """Rank as was chosen; until there are scores, at random."""
+        sort = "random" if self._waits(self._standing_now()) else self._sort
+        return self._session.ranking(sort, show=cast("Show", self._show), seed=self._seed)
+
+    def _waits(self, standing: _Standing) -> bool:
+        """Whether the order is by scores that are not there."""
+        return self._sort in BY_SCORE and standing.ranked_by is None
+
+    def _standing_now(self) -> _Standing:
+        session, ranked_by = self._session, self._session.ranked_by
+        cycle = session.scores_cycle if ranked_by in {"deep", "both"} else None
+        return _Standing(ranked_by, cycle, session.scores_version)
