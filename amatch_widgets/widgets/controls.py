@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Dict, Float, Int, Unicode
+from traitlets import Bool, Dict, Float, Int, Unicode
 
 from amatch_widgets.errors import ConfigError
-from amatch_widgets.events import Event, ScoringProgress, StateChanged, StepDone
+from amatch_widgets.events import EmbeddingProgress, Event, ScoringProgress, StateChanged, StepDone
 from amatch_widgets.widgets.view import Desk, View, handler
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Controls", "duration"]
 
 _ALLOWED: dict[str, tuple[str, ...]] = {
-    "idle": ("train", "score"),
-    "failed": ("train", "score"),
+    "idle": ("train", "score", "embed"),
+    "failed": ("train", "score", "embed"),
     "running": ("pause", "stop"),
     "paused": ("resume", "stop"),
     "closed": (),
 }
+_JOBS = {"embed": "Making embeddings", "train": "Training", "score": "Scoring"}
 _WORDS = {
     "idle": "Ready",
     "paused": "Paused",
@@ -51,6 +52,7 @@ class Controls(View):
     state = Unicode("idle").tag(sync=True)
     state_text = Unicode("").tag(sync=True)
     can = Dict().tag(sync=True)
+    is_embedded = Bool(False).tag(sync=True)
     steps = Int(100).tag(sync=True)
     progress = Float(-1.0).tag(sync=True)  # 0 to 1; -1: nothing is being done
     progress_text = Unicode("").tag(sync=True)
@@ -73,12 +75,10 @@ class Controls(View):
                         "Training",
                         f"step {event.done:,} of {event.total:,} · {event.steps_per_s:.2g} steps/s",
                     )
-                elif isinstance(event, ScoringProgress):
-                    self._show_progress(
-                        event,
-                        "Scoring",
-                        f"{event.done:,} of {event.total:,} · {event.images_per_s:,.0f} images/s",
-                    )
+                elif isinstance(event, (ScoringProgress, EmbeddingProgress)):
+                    doing = "Scoring" if isinstance(event, ScoringProgress) else "Embedding"
+                    rate = f" · {event.images_per_s:,.0f} images/s" if event.images_per_s else ""
+                    self._show_progress(event, doing, f"{event.done:,} of {event.total:,}{rate}")
 
     def show_all(self) -> None:
         """Show the session's state as it is now."""
@@ -86,8 +86,9 @@ class Controls(View):
             state = str(self.session.state)
             self.state = state
             job = self.session.job
-            running = f"Working: {job}" if job else "Working"
+            running = _JOBS.get(job or "", "Working")
             self.state_text = running if state == "running" else _WORDS.get(state, state)
+            self.is_embedded = self.session.is_embedded
             allowed = _ALLOWED.get(state, ())
             if state == "running" and self.session.is_stopping:
                 self.state_text, allowed = "Stopping after this step", ()
@@ -103,7 +104,7 @@ class Controls(View):
         Parameters
         ----------
         command : str
-            One of "train", "pause", "resume", "stop" and "score".
+            One of "embed", "train", "pause", "resume", "stop" and "score".
         steps : int, optional
             Steps of this training; by default those of the session's configuration.
 
@@ -137,16 +138,19 @@ class Controls(View):
             raise ConfigError(f"{steps!r} is no number of steps; type a whole number, e.g. 100.") from error
         self.run(str(data.get("command")), number)
 
-    def _show_progress(self, event: StepDone | ScoringProgress, doing: str, so_far: str) -> None:
+    def _show_progress(
+        self, event: StepDone | ScoringProgress | EmbeddingProgress, doing: str, so_far: str
+    ) -> None:
         if self.progress < 0:
             return  # a late event of work that has ended
         if self.can["stop"] and self.state == "running":
             self.state_text = doing
         self.progress = event.done / event.total if event.total else 0.0
-        self.progress_text = f"{so_far} · {duration(event.seconds_left)} left"
+        is_known = 0 <= event.seconds_left < float("inf")
+        self.progress_text = f"{so_far} · {duration(event.seconds_left)} left" if is_known else so_far
 
 
-_COMMANDS = ("train", "pause", "resume", "stop", "score")
+_COMMANDS = ("embed", "train", "pause", "resume", "stop", "score")
 
 
 def duration(seconds: float) -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 from traitlets import Dict, Instance, Int, List, Unicode
 
-from amatch_widgets.errors import ConfigError
+from amatch_widgets.errors import ConfigError, StateError
 from amatch_widgets.events import (
     CycleDone,
     Event,
     Failed,
+    HealthAlarm,
     LabelsChanged,
     Message,
     ProblemFound,
@@ -36,6 +37,7 @@ __all__ = ["Dashboard"]
 
 _MESSAGES_KEPT = 30
 _PROBLEMS_SHOWN = 200
+_JOBS = {"embed": "Making the embeddings", "train": "Training", "score": "Scoring"}
 _PLOT_PERIOD_S = 0.5
 # A dashboard whose browser has been silent for so long is not looked at: it stops working until
 # the browser is heard again. Browsers slow the timers of hidden tabs to one a minute.
@@ -47,6 +49,9 @@ _COUNT_CHANGES = (LabelsChanged, ProblemFound, ScoresChanged, CycleDone)
 
 class Dashboard(View):
     """All that a hunt needs on one screen: look, label, train, judge, export.
+
+    One that is opened while the session has nothing to do begins to make the embeddings, where
+    there are none: with them the images are ranked after the first labels.
 
     Several dashboards of one session agree with each other. `close` ends a dashboard; one that
     is no longer on any screen goes to sleep by itself.
@@ -97,6 +102,7 @@ class Dashboard(View):
         for notice in session.notices:
             desk.say("warning", notice)
         self._pump = Pump(session.hub, self)
+        self._embed_if_idle()
 
     def apply(self, events: list[Event]) -> float | None:  # type: ignore[override]
         """Bring all parts up to date; called on the pump's thread.
@@ -119,7 +125,9 @@ class Dashboard(View):
                 if isinstance(event, Message):
                     self._say(event.level, event.text)
                 elif isinstance(event, Failed):
-                    self._say("error", f"{event.job.capitalize()} failed: {event.text}")
+                    self._say("error", f"{_JOBS.get(event.job, event.job)} failed: {event.text}")
+                elif isinstance(event, HealthAlarm):
+                    self._say("warning", f"{event.text} {event.advice}")
                 elif isinstance(event, ProblemFound):
                     self._problems[event.image_id] = event.reason
             if self._is_asleep:
@@ -177,6 +185,17 @@ class Dashboard(View):
         """Take one message away, or all."""
         number = data.get("number")
         self.messages = [m for m in self.messages if number is not None and m["number"] != number]
+
+    def _embed_if_idle(self) -> None:
+        session = self.session
+        if session.is_embedded or session.is_busy:
+            return
+        try:
+            session.embed()
+        except StateError:  # closed, or busy since: another dashboard was quicker
+            pass
+        except Exception as error:  # noqa: BLE001 (a border: the dashboard opens all the same)
+            self.desk.report(error, "Making the embeddings")
 
     def _export(self, path: str, n: int | None) -> None:
         try:

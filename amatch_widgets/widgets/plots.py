@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
 _BINS = 40
+_MADE_BY = {
+    "novelty": "novelty",
+    "instant": "your labels",
+    "deep": "cycle {cycle}",
+    "both": "your labels and cycle {cycle}",
+}
 
 
 class Plots(View):
@@ -57,7 +63,7 @@ class Plots(View):
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
-            score_chart(session.scores, session.scores_cycle),
+            score_chart(session.scores, session.ranked_by, session.scores_cycle),
         ]
         metrics = session.metrics
         headline = [
@@ -169,15 +175,17 @@ def metrics_chart(cycles: Sequence[CycleRecord]) -> dict[str, Any]:
     return chart | {"x_ticks": x.ticks(6, whole=True), "y_ticks": y.ticks(4)}
 
 
-def score_chart(scores: NDArray[np.float32], cycle: int | None) -> dict[str, Any]:
+def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int | None) -> dict[str, Any]:
     """Draw how the scores are distributed.
 
     Parameters
     ----------
     scores : ndarray of float32, shape (N,)
         Between 0 and 1; NaN where there is none.
+    ranked_by : str or None
+        What gave them: "novelty", "instant", "deep" or "both"; None when there are none.
     cycle : int or None
-        Whose model made them.
+        Of the trained model that takes part in them.
 
     Returns
     -------
@@ -187,7 +195,7 @@ def score_chart(scores: NDArray[np.float32], cycle: int | None) -> dict[str, Any
     """
     chart = _empty("scores", "Scores of all images", "anomaly score")
     known = scores[np.isfinite(scores)]
-    if cycle is None or not known.size:
+    if ranked_by is None or not known.size:
         return chart | {"note": "nothing is scored yet"}
     counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
     top = int(np.ceil(np.log10(max(counts.max(), 10))))
@@ -202,7 +210,7 @@ def score_chart(scores: NDArray[np.float32], cycle: int | None) -> dict[str, Any
             )
     step = 1 if top <= 4 else 2  # noqa: PLR2004 (more decades than that have no room for a text each)
     chart["y_ticks"] = [[y(d), f"{10**d:,}" if d < 4 else f"1e{d}"] for d in range(0, top + 1, step)]  # noqa: PLR2004 (1,000 still fits)
-    chart["value"] = f"images, cycle {cycle}"
+    chart["value"] = f"images, {_MADE_BY[ranked_by].format(cycle=cycle)}"
     return chart | {"x_ticks": x.ticks(5)}
 
 

@@ -4,11 +4,18 @@ import gc
 import threading
 import time
 
-import numpy as np
 import pytest
 
-from amatch_widgets.errors import MissingExtraError
-from amatch_widgets.events import Failed, Message, ScoringProgress, StateChanged, StepDone
+from amatch_widgets.errors import MissingExtraError, StateError
+from amatch_widgets.events import (
+    EmbeddingProgress,
+    Failed,
+    HealthAlarm,
+    Message,
+    ScoringProgress,
+    StateChanged,
+    StepDone,
+)
 from amatch_widgets.widgets import Dashboard
 from amatch_widgets.widgets.controls import duration
 from amatch_widgets.widgets.view import View, in_words, require_ipyvuetify
@@ -21,6 +28,14 @@ def until(condition):
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         threading.Event().wait(0.01)
+
+
+@pytest.fixture(autouse=True)
+def embed(monkeypatch):
+    """Let no dashboard embed by itself, but where a test puts this back."""
+    embed = Dashboard._embed_if_idle
+    monkeypatch.setattr(Dashboard, "_embed_if_idle", lambda _: None)
+    return lambda: monkeypatch.setattr(Dashboard, "_embed_if_idle", embed)
 
 
 @pytest.fixture
@@ -76,6 +91,7 @@ def test_two_dashboards_agree_on_labels(board, session):
 def test_progress_and_state_are_shown(board, session):
     assert board.controls.state_text == "Ready"
     assert board.controls.can == {
+        "embed": True,
         "train": True,
         "pause": False,
         "resume": False,
@@ -90,6 +106,10 @@ def test_progress_and_state_are_shown(board, session):
     assert board.controls.progress_text == "step 5 of 20 · 2 steps/s · 1 min 15 s left"
     board.controls.apply([ScoringProgress(done=1000, total=4000, images_per_s=1050.4, seconds_left=3.0)])
     assert board.controls.progress_text == "1,000 of 4,000 · 1,050 images/s · 3 s left"
+    board.controls.apply([EmbeddingProgress(done=0, total=4000, images_per_s=0.0, seconds_left=float("inf"))])
+    assert (board.controls.state_text, board.controls.progress_text) == ("Embedding", "0 of 4,000")
+    board.controls.apply([EmbeddingProgress(done=1000, total=4000, images_per_s=500.0, seconds_left=6.0)])
+    assert board.controls.progress_text == "1,000 of 4,000 · 500 images/s · 6 s left"
     board.controls.apply([StateChanged("idle")])
     assert (board.controls.progress, board.controls.progress_text) == (-1.0, "")
 
@@ -126,13 +146,87 @@ def test_errors_of_the_worker_and_messages_are_shown_once_with_a_count(board, se
         session.hub.publish(Message("warning", "Only 2 anomalies are labelled."))
     until(lambda: len(board.messages) == 2 and board.messages[1]["times"] == 3)
     assert texts(board) == [
-        ("error", "Train failed: The loss is not a number."),
+        ("error", "Training failed: The loss is not a number."),
         ("warning", "Only 2 anomalies are labelled."),
     ]
     board.vue_do_dismiss({"number": board.messages[0]["number"]})
     assert len(board.messages) == 1
     board.vue_do_dismiss({})
     assert board.messages == []
+
+
+def test_an_alarm_is_a_warning_with_its_advice(board, session):
+    session.hub.publish(HealthAlarm("collapse", "All pseudo-labels are of one class.", "Stop the training."))
+    until(lambda: board.messages)
+    assert texts(board) == [("warning", "All pseudo-labels are of one class. Stop the training.")]
+
+
+def test_an_opened_dashboard_makes_the_embeddings_and_says_so(session, embed):
+    embed()
+    board, other = Dashboard(session), Dashboard(session)
+    assert board.controls.state == "running"
+    assert board.controls.state_text in {"Making embeddings", "Embedding"}
+    assert board.controls.can["stop"]
+    session.wait(WAIT_S)
+    for each in (board, other):
+        until(lambda each=each: each.controls.state_text == "Ready" and each.gallery.can_similar)
+        assert each.controls.is_embedded
+        assert each.gallery.ranking_note.startswith("Ranked by the instant tier")
+        assert each.gallery.stale == "Ranked by your labels"
+        assert texts(each) == []
+    first = board.gallery.image_ids
+    board.gallery.turn(1)
+    shown = [tile["score"] for tile in board.gallery.page["tiles"]]
+    assert shown == sorted(shown, reverse=True)
+    board.gallery.show_similar(board.gallery.image_ids[0])
+    assert len(board.gallery.image_ids) == 48
+    board.gallery.show_ranking()
+    board.gallery.turn(0)
+    assert board.gallery.image_ids == first
+    charts = {chart["key"]: chart for chart in board.plots.charts}
+    until(lambda: {c["key"]: c for c in board.plots.charts}["scores"]["value"] == "images, your labels")
+    assert charts.keys() == {"metrics", "losses", "share", "scores"}
+    board.close()
+    other.close()
+    again = Dashboard(session)  # they are there: nothing to do
+    assert again.controls.state_text == "Ready"
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StateError("Cannot start now: a job is running already."), []),
+        (
+            OSError(28, "No space left on device"),
+            [("error", "Making the embeddings: No space left on device")],
+        ),
+    ],
+)
+def test_embeddings_that_cannot_be_begun_bar_no_dashboard(session, embed, monkeypatch, error, said):
+    def fails():
+        raise error
+
+    embed()
+    monkeypatch.setattr(session, "embed", fails)
+    board = Dashboard(session)
+    assert texts(board) == said
+    board.close()
+
+
+def test_embeddings_that_fail_say_why(board, session):
+    session.hub.publish(Failed("embed", "None of the 200 images could be read."))
+    until(lambda: board.messages)
+    assert texts(board) == [("error", "Making the embeddings failed: None of the 200 images could be read.")]
+
+
+def test_a_stopped_embedding_can_be_begun_again(board, session, monkeypatch):
+    calls = []
+    monkeypatch.setattr(session, "embed", lambda: calls.append("embed"))
+    assert board.controls.can["embed"]
+    assert not board.controls.is_embedded
+    board.controls.vue_do_run({"command": "embed"})
+    assert calls == ["embed"]
 
 
 def test_no_more_than_the_last_messages_are_kept(board):
@@ -262,12 +356,12 @@ def test_errors_are_in_a_log_file_that_dashboards_share_and_the_last_closes(sess
     )
 
 
-def test_labels_renew_the_figures_of_the_ranking(board, session):
+def test_labels_renew_the_figures_of_the_ranking(board, session, scored):
     before = board.plots.headline
     ids = [i for i in session.source.ids if session.labels.get(i) is None]
     session.label(dict.fromkeys(ids[:20], "normal"))
     session.label(dict.fromkeys(ids[20:40], "anomaly"))
-    session._board.replace(1, 0, np.random.default_rng(0).random(200).astype(np.float32))
+    scored()
     session.label({ids[41]: "normal"})
     until(lambda: board.plots.headline != before)
     assert [item["name"] for item in board.plots.headline] == ["AUROC", "AUPRC"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from amatch_widgets.learn.metrics import evaluate
 from amatch_widgets.learn.records import StepRecord
@@ -42,7 +43,7 @@ def test_without_data_each_chart_says_so():
     assert loss_chart([])["note"] == "no training yet"
     assert share_chart([], 0.95)["note"] == "no training yet"
     assert metrics_chart([])["note"] == "no cycle has ended yet"
-    assert score_chart(np.full(5, np.nan, np.float32), None)["note"] == "nothing is scored yet"
+    assert score_chart(np.full(5, np.nan, np.float32), None, None)["note"] == "nothing is scored yet"
 
 
 def test_losses_are_three_curves_of_at_most_500_points_inside_the_chart():
@@ -89,7 +90,7 @@ def test_too_few_held_out_labels_are_said_instead_of_a_number():
 
 def test_score_bars_count_all_scores_and_nan_is_none():
     scores = np.array([0.0, 0.01, 0.5, 1.0, np.nan], np.float32)
-    chart = score_chart(scores, 3)
+    chart = score_chart(scores, "deep", 3)
     assert len(chart["bars"]) == 3
     assert all(height > 0 and width > 0 for _, _, width, height in chart["bars"])
     assert chart["value"] == "images, cycle 3"
@@ -105,3 +106,15 @@ def test_plots_of_a_new_session_say_what_is_missing(session):
     plots.show_all()
     assert plots.charts[1]["lines"]
     plots.close()
+
+
+@pytest.mark.parametrize(
+    ("ranked_by", "said"),
+    [
+        ("novelty", "images, novelty"),
+        ("instant", "images, your labels"),
+        ("both", "images, your labels and cycle 2"),
+    ],
+)
+def test_scores_say_what_they_are_made_of(ranked_by, said):
+    assert score_chart(np.array([0.2, 0.9], np.float32), ranked_by, 2)["value"] == said
