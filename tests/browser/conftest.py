@@ -77,6 +77,16 @@ def galaxies():
     return GALAXIES
 
 
+# A network so small that embedding a few hundred images takes a second.
+LIGHT = 'am.TrainConfig(steps=3, backbone="test_resnet", weights="random", embed_px=32, device="cpu")'
+
+
+@pytest.fixture
+def light():
+    """The text of a light training's configuration, for a cell."""
+    return LIGHT
+
+
 @pytest.fixture
 def sky(tmp_path):
     """The cells that show a small demo sky with a few first labels."""
@@ -85,7 +95,8 @@ def sky(tmp_path):
             "import amatch_widgets as am\n"
             "import amatch_widgets.widgets\n"
             "source = am.demo.sky(400, seed=0, prevalence=0.05)\n"
-            f"session = am.Session(source, path={str(tmp_path / 'run')!r}, labels=source.first_labels())"
+            f"session = am.Session(source, path={str(tmp_path / 'run')!r}, labels=source.first_labels(),\n"
+            f"                     train={LIGHT})"
         ),
         "session",
     ]

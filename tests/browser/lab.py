@@ -64,6 +64,7 @@ class Lab:
             path = folder / "lab-settings" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
+        state |= {"AMATCH_CACHE": str(folder / "cache")}  # embeddings: not those of the user
         self._log = (folder / "jupyterlab.log").open("wb")
         self._process = subprocess.Popen(
             [

@@ -48,7 +48,7 @@ def test_dashboard_fits_and_follows_the_theme(notebook, sky, theme, size):
     nb.theme(other)
     assert has_theme(page, other)
     assert "400 images" in page.inner_text(".amw-head")
-    assert page.is_enabled(".amw-train")
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
     assert not page.is_enabled(".amw-pause")
     assert page.locator(".amw-chart").count() == 4
 
@@ -137,7 +137,85 @@ def test_no_acknowledged_label_is_lost_when_the_kernel_is_killed(notebook, sky, 
     assert {i: labels.get(i) for i, _ in acknowledged} == dict(acknowledged)
 
 
-def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
+def test_embeddings_rank_the_next_page_after_one_label_and_find_similar_images(notebook, light, tmp_path):
+    nb = notebook(
+        [
+            (
+                "import amatch_widgets as am\n"
+                "source = am.demo.sky(300, seed=3, prevalence=0.1)\n"
+                f"session = am.Session(source, path={str(tmp_path / 'run')!r}, train={light})"
+            ),
+            "session",
+        ]
+    )
+    page = ready(nb)
+
+    def titles():
+        return page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
+
+    def turn(key, number):
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "n => document.querySelector('.amw-page-number').textContent.trim().startsWith(n)", arg=number
+        )
+
+    first = titles()
+    # Nothing was clicked: the embeddings are made by themselves, and no tile has moved.
+    page.wait_for_function(
+        "document.querySelector('.amw-ranking-note').textContent.includes('No anomaly is labelled yet')"
+    )
+    page.wait_for_selector(".amw-train:enabled")
+    assert "Ranked by novelty" in page.inner_text(".amw-refresh")
+    assert titles() == first
+
+    page.click('.amw-tile[data-index="0"] .amw-image')
+    page.keyboard.press("a")
+    page.wait_for_function(
+        "document.querySelector('.amw-ranking-note').textContent.includes('1 anomaly')", timeout=10_000
+    )
+    assert titles() == first
+    turn("PageDown", "2")
+    scores = page.eval_on_selector_all(".amw-tile .amw-score", "all => all.map(e => Number(e.textContent))")
+    assert len(scores) == 48
+    assert scores == sorted(scores, reverse=True)
+    second = titles()
+    assert not set(first) & set(second)
+    assert page.inner_text(".amw-refresh").strip() == "Refresh"
+    ranked = json.loads(nb.ask("import json; print(json.dumps([c.image_id for c in session.query(96)]))"))
+    assert second == [i for i in ranked if i not in first][:48]
+
+    # A label on this page: the next one follows it too, and this one stays as it is.
+    page.keyboard.press("a")
+    page.wait_for_function(
+        "document.querySelector('.amw-ranking-note').textContent.includes('2 anomalies')", timeout=10_000
+    )
+    turn("PageUp", "1")
+    assert titles() == first
+    turn("PageDown", "2")
+    assert titles() == second
+
+    like = page.locator('.amw-tile[data-index="3"] .amw-like')
+    page.hover('.amw-tile[data-index="3"] .amw-image')
+    like.click()
+    page.wait_for_selector(".amw-similar-to")
+    assert page.inner_text(".amw-similar-to") == f"Similar to {second[3]}"
+    similar = titles()
+    assert similar[0] == second[3]
+    wanted = nb.ask(f"print(json.dumps([c.image_id for c in session.similar({second[3]!r}, 47)]))")
+    assert similar[1:] == json.loads(wanted)
+    page.click(".amw-back")
+    page.wait_for_selector(".amw-ranking-note")
+    assert titles() == second
+    page.keyboard.press("m")  # on the tile of the cursor, the first
+    page.wait_for_selector(".amw-similar-to")
+    assert titles()[0] == second[0]
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-ranking-note")
+    assert titles() == second
+    assert not page.locator(".amw-message").count()
+
+
+def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, light, tmp_path):
     with (galaxies / "classes.csv").open(newline="") as file:
         truth = {row["filename"]: row["class"] for row in csv.DictReader(file)}
     shortlist = tmp_path / "found" / "shortlist.csv"
@@ -147,7 +225,7 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
             (
                 "import amatch_widgets as am\n"
                 f"source = am.open_source({str(galaxies / 'images')!r})\n"
-                "session = am.Session(source, train=am.TrainConfig(steps=3, seed=0),\n"
+                f"session = am.Session(source, train={light},\n"
                 f"                     path={str(tmp_path / 'run')!r})"
             ),
             "session",
@@ -168,6 +246,8 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
 
     assert label_page() >= 2
     page.wait_for_selector(".amw-next.amw-call")  # all is labelled: on to the next page
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
+    page.fill(".amw-steps", "20")
     page.click(".amw-train")
     page.wait_for_selector(".amw-stop:enabled")
     assert not page.is_enabled(".amw-train")
@@ -178,15 +258,16 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, tmp_path):
     page.click('.amw-tile[data-index="0"] .amw-image')
     page.keyboard.press("n")
     page.wait_for_selector('.amw-tile[data-index="0"][data-label="normal"][data-kept="yes"]', timeout=5_000)
-    page.wait_for_function(
-        "document.querySelector('.amw-refresh').textContent.includes('New scores')", timeout=120_000
-    )
-    page.wait_for_selector(".amw-train:enabled")
+    page.wait_for_selector(".amw-train:enabled", timeout=120_000)
     assert page.locator(".amw-chart-losses polyline").count() == 3
     page.wait_for_selector(".amw-chart-scores rect")
     assert not page.locator(".amw-message.amw-error").count()
 
+    serial = page.get_attribute(".amw-gallery", "data-serial")
     page.click(".amw-refresh")
+    page.wait_for_function(
+        "serial => document.querySelector('.amw-gallery').dataset.serial !== serial", arg=serial
+    )
     page.wait_for_selector(".amw-tile .amw-score")
     scores = page.eval_on_selector_all(".amw-tile .amw-score", "all => all.map(e => Number(e.textContent))")
     assert scores == sorted(scores, reverse=True)
