@@ -34,7 +34,7 @@ def cutouts(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch, light):
     """Let commands make their configuration from that of a light training."""
-    monkeypatch.setattr(am, "TrainConfig", lambda **options: light(embed_px=32, **options))
+    monkeypatch.setattr(am, "TrainConfig", light)
 
 
 def train(cutouts, run, *options):
