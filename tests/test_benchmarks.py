@@ -168,3 +168,45 @@ def test_without_the_cases_the_hunt_says_which_folder_is_missing(tmp_path):
     done = run("hunt.py", "--shared", str(tmp_path))
     assert done.returncode == 2
     assert "name the folder with --shared" in done.stderr
+
+
+# ---- step.py ----------------------------------------------------------------------------------
+
+
+SHARED = FOLDER.parents[1] / "shared"
+
+
+@pytest.mark.skipif(not (SHARED / "bench" / "reference_step.py").is_file(), reason="no ../shared/bench here")
+def test_steps_scores_and_embeddings_are_compared_with_what_is_usual():
+    small = ["--sizes", "32", "--steps", "1", "--rounds", "1", "--images", "16", "--workers", "0"]
+    done = run("step.py", *small, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["benchmark"] == "step"
+    assert {"threads", "cores", "versions", "commit", "seeds"} <= set(figures)
+    for variant in ("", "_whole", "_usual"):
+        ratio = figures["reference_step_s_32px"] / figures[f"step_s_32px{variant}"]
+        assert figures[f"ratio_32px{variant}"] == pytest.approx(ratio, rel=0.1)
+    for kind in ("score", "embed"):
+        ratio = figures[f"{kind}_images_per_s"] / figures[f"{kind}_plain_images_per_s"]
+        assert figures[f"{kind}_ratio"] == pytest.approx(ratio, rel=0.1)
+
+
+def test_without_the_reference_the_step_says_which_folder_is_missing(tmp_path):
+    done = run("step.py", "--shared", str(tmp_path))
+    assert done.returncode == 2
+    assert "name the folder with --shared" in done.stderr
+
+
+def test_the_plain_loops_give_what_the_fast_ones_give(monkeypatch):
+    from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415
+    from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415
+    from amatch_widgets.learn.inference import Inference  # noqa: PLC0415
+
+    step = load("step", monkeypatch)
+    model = build_classifier("test_efficientnet", weights="random").eval()
+    images = step.noise(5, 64)
+    scores = Inference(model, precision="float32").scores(images)
+    assert step.plain_scores(model, images).numpy() == pytest.approx(scores, abs=1e-4)
+    raw = Embedder(model, side=64, n_views=1, precision="float32").raw(images)
+    assert step.plain_features(model)(images).numpy() == pytest.approx(raw, abs=1e-3)

@@ -1,0 +1,230 @@
+"""How much faster a training step, scoring and embedding are than what is usual.
+
+Steps alternate in one process, a few of ours after a few of the usual FixMatch step
+(../shared/bench/reference_step.py: PIL in two workers, one float32 pass over all views with
+gradient), both with 16 labelled and 80 unlabelled images and the default network. Ratios are the
+median seconds of the reference over ours. Scoring and embedding alternate with a plain loop that
+gives the same: eager float32 in PyTorch's default memory format, 256 images at once.
+
+ratio_64px           our step, with all pseudo-labels sure, so that no strong view is left out
+ratio_64px_whole     the same with frozen_stages=0: no weight is kept as it is
+ratio_64px_usual     with the default threshold: strong views without a sure pseudo-label are left out
+score_ratio, embed_ratio    images a second, ours over the plain loop's
+
+    python benchmarks/step.py --json
+    python benchmarks/step.py --gpu --json      # steps and images a second on a CUDA device
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from report import ROOT, provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PLAIN_BATCH = 256
+_ALL_SURE = 0.5 + 1e-9
+_VARIANTS = {
+    "": {"threshold": _ALL_SURE},
+    "_whole": {"threshold": _ALL_SURE, "frozen_stages": 0},
+    "_usual": {},
+}
+
+
+class Ours:
+    """A training of ours on a synthetic sky, a few steps at a time."""
+
+    def __init__(self, size: int, device: str, **options: Any) -> None:
+        import amatch_widgets as am  # noqa: PLC0415 (before the reference imports timm)
+        from amatch_widgets.images.pixels import PixelPool  # noqa: PLC0415
+        from amatch_widgets.learn.feed import Feed  # noqa: PLC0415
+        from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415
+
+        config = am.TrainConfig(device=device, dihedral=True, **options)
+        sky = am.demo.sky(400, seed=0, size=size)
+        labels = {i: i % 2 for i in range(50)}
+        self._feed = Feed(
+            PixelPool(sky, am.Preprocess(size=size)),
+            len(sky),
+            lambda: (1, labels),
+            batch=config.batch,
+            n_unlabelled=config.batch * config.unlabelled_ratio,
+            seed=0,
+        )
+        self._trainer = Trainer(config, 3)
+
+    def seconds(self, n: int) -> list[float]:
+        """Train `n` steps and return the seconds of each, after two that warm up."""
+        return [record.seconds for record in self._trainer.steps(n + 2, self._feed)][2:]
+
+
+def load_reference(shared: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("reference_step", shared / "bench" / "reference_step.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compare_steps(reference: Any, size: int, n: int, rounds: int, workers: int) -> dict[str, float]:
+    """Return the seconds of a step and the ratios at one size."""
+    ours = {name: Ours(size, "cpu", **options) for name, options in _VARIANTS.items()}
+    theirs: list[float] = []
+    seconds: dict[str, list[float]] = {name: [] for name in ours}
+    for _ in range(rounds):
+        with contextlib.closing(reference.steps(size, n, workers)) as steps:
+            theirs += steps
+        for name, training in ours.items():
+            seconds[name] += training.seconds(n)
+    usual = statistics.median(theirs)
+    figures = {f"reference_step_s_{size}px": round(usual, 3)}
+    for name, values in seconds.items():
+        figures[f"step_s_{size}px{name}"] = round(statistics.median(values), 3)
+        figures[f"ratio_{size}px{name}"] = round(usual / statistics.median(values), 2)
+    return figures
+
+
+def compare_looks(n_images: int, score_px: int, embed_px: int, rounds: int) -> dict[str, float]:
+    """Return images a second of scoring and embedding, ours and plain, and the ratios."""
+    import torch  # noqa: PLC0415
+
+    from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415
+    from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415
+    from amatch_widgets.learn.inference import Inference  # noqa: PLC0415
+
+    model = build_classifier("tf_efficientnet_lite0").eval()
+    plain = build_classifier("tf_efficientnet_lite0").eval().to(memory_format=torch.contiguous_format)
+    figures: dict[str, float] = {}
+    for kind, side, fast, slow in (
+        ("score", score_px, Inference(model).scores, lambda images: plain_scores(plain, images)),
+        ("embed", embed_px, Embedder(model, side=embed_px, n_views=1).raw, plain_features(plain)),
+    ):
+        images = noise(n_images, side)
+        rates = rates_of({"": fast, "_plain": slow}, images, rounds)
+        figures |= {f"{kind}{name}_images_per_s": round(rate, 1) for name, rate in rates.items()}
+        figures[f"{kind}_ratio"] = round(rates[""] / rates["_plain"], 2)
+    return figures
+
+
+def noise(n: int, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def rates_of(looks: dict[str, Callable[..., Any]], images: Any, rounds: int) -> dict[str, float]:
+    """Return the median images a second of each, in turns; the first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in looks}
+    for _ in range(1 + rounds):
+        for name, look in looks.items():
+            started = time.perf_counter()
+            look(images)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: len(images) / statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def batches(images: Any) -> Any:
+    """Yield float tensors as a plain loop makes them."""
+    import torch  # noqa: PLC0415
+
+    for start in range(0, len(images), _PLAIN_BATCH):
+        x = torch.from_numpy(images[start : start + _PLAIN_BATCH]).permute(0, 3, 1, 2)
+        yield x.contiguous().float() / 255
+
+
+def plain_scores(model: Any, images: Any) -> Any:
+    import torch  # noqa: PLC0415
+
+    with torch.inference_mode():
+        return torch.cat([model(x).softmax(1)[:, 1] for x in batches(images)])
+
+
+def plain_features(model: Any) -> Callable[[Any], Any]:
+    """Return a loop that takes the mean and deviation of the last three groups' maps and the final ones."""
+    import torch  # noqa: PLC0415
+
+    from amatch_widgets.learn.stages import block_groups  # noqa: PLC0415
+
+    taps: list[Any] = []
+    for _, group in block_groups(model.network)[-3:]:
+        group.register_forward_hook(lambda _module, _inputs, maps: taps.append(maps))
+
+    def look(images: Any) -> Any:
+        found = []
+        with torch.inference_mode():
+            for x in batches(images):
+                taps.clear()
+                taps.append(model.network.forward_features((x - model.mean) / model.std))
+                pairs = ((maps.mean((2, 3)), maps.std((2, 3), correction=0)) for maps in taps)
+                found.append(torch.cat([statistic for pair in pairs for statistic in pair], 1))
+        return torch.cat(found)
+
+    return look
+
+
+def on_gpu(n: int, n_images: int, size: int) -> dict[str, Any]:
+    """Return steps and images a second on the CUDA device."""
+    import torch  # noqa: PLC0415
+
+    from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415
+    from amatch_widgets.learn.inference import Inference  # noqa: PLC0415
+
+    training = Ours(size, "cuda", threshold=_ALL_SURE)
+    step_s = statistics.median(training.seconds(n))
+    inference = Inference(build_classifier("tf_efficientnet_lite0").eval().to("cuda"))
+    rates = rates_of({"score": inference.scores}, noise(n_images, size), 3)
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        f"gpu_steps_per_s_{size}px": round(1 / step_s, 2),
+        f"gpu_score_images_per_s_{size}px": round(rates["score"], 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="sides of the images, px")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="of the reference")
+    parser.add_argument("--images", type=int, default=1024, help="images to score and embed")
+    parser.add_argument("--gpu", action="store_true", help="measure a CUDA device instead, at the last size")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    if not arguments.gpu and not (arguments.shared / "bench" / "reference_step.py").is_file():
+        parser.error(f"no bench/reference_step.py in {arguments.shared}; name the folder with --shared")
+    import torch  # noqa: PLC0415 (not for --help)
+
+    figures: dict[str, Any] = {}
+    if arguments.gpu:
+        if not torch.cuda.is_available():
+            parser.error("there is no CUDA device here; leave --gpu out")
+        figures |= on_gpu(arguments.steps * arguments.rounds, arguments.images, arguments.sizes[-1])
+    else:
+        reference = load_reference(arguments.shared)
+        for size in arguments.sizes:
+            figures |= compare_steps(reference, size, arguments.steps, arguments.rounds, arguments.workers)
+        figures |= compare_looks(arguments.images, arguments.sizes[0], arguments.sizes[-1], arguments.rounds)
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+    if arguments.json:
+        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "shared")}
+        threads = {"threads": torch.get_num_threads()}
+        print(
+            json.dumps({"benchmark": "step", **settings, **threads, "seeds": [0], **figures, **provenance()})
+        )
+
+
+if __name__ == "__main__":
+    main()
