@@ -24,7 +24,6 @@ __all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
 _BINS = 40
 _MADE_BY = {
-    "novelty": "novelty",
     "instant": "your labels",
     "deep": "cycle {cycle}",
     "both": "your labels and cycle {cycle}",
@@ -197,6 +196,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
     known = scores[np.isfinite(scores)]
     if ranked_by is None or not known.size:
         return chart | {"note": "nothing is scored yet"}
+    if ranked_by == "novelty":  # ranks: as many of each, which says nothing
+        return chart | {"note": "ordered by novelty: scores come with the first anomaly"}
     counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
     top = int(np.ceil(np.log10(max(counts.max(), 10))))
     # Half a decade below one image, so that a bin of one is seen.

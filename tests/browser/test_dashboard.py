@@ -165,22 +165,24 @@ def test_embeddings_rank_the_next_page_after_one_label_and_find_similar_images(n
         "document.querySelector('.amw-ranking-note').textContent.includes('No anomaly is labelled yet')"
     )
     page.wait_for_selector(".amw-train:enabled")
-    assert "Ranked by novelty" in page.inner_text(".amw-refresh")
+    assert page.inner_text(".amw-stale") == "Ranked by novelty: refresh"
     assert titles() == first
 
     page.click('.amw-tile[data-index="0"] .amw-image')
+    place = page.locator(".amw-tile").nth(0).bounding_box()
     page.keyboard.press("a")
     page.wait_for_function(
         "document.querySelector('.amw-ranking-note').textContent.includes('1 anomaly')", timeout=10_000
     )
     assert titles() == first
+    assert page.locator(".amw-tile").nth(0).bounding_box() == place
     turn("PageDown", "2")
     scores = page.eval_on_selector_all(".amw-tile .amw-score", "all => all.map(e => Number(e.textContent))")
     assert len(scores) == 48
     assert scores == sorted(scores, reverse=True)
     second = titles()
     assert not set(first) & set(second)
-    assert page.inner_text(".amw-refresh").strip() == "Refresh"
+    assert not page.locator(".amw-stale").count()
     ranked = json.loads(nb.ask("import json; print(json.dumps([c.image_id for c in session.query(96)]))"))
     assert second == [i for i in ranked if i not in first][:48]
 
@@ -194,9 +196,8 @@ def test_embeddings_rank_the_next_page_after_one_label_and_find_similar_images(n
     turn("PageDown", "2")
     assert titles() == second
 
-    like = page.locator('.amw-tile[data-index="3"] .amw-like')
     page.hover('.amw-tile[data-index="3"] .amw-image')
-    like.click()
+    page.click('.amw-tile[data-index="3"] .amw-like')
     page.wait_for_selector(".amw-similar-to")
     assert page.inner_text(".amw-similar-to") == f"Similar to {second[3]}"
     similar = titles()

@@ -111,10 +111,15 @@ def test_plots_of_a_new_session_say_what_is_missing(session):
 @pytest.mark.parametrize(
     ("ranked_by", "said"),
     [
-        ("novelty", "images, novelty"),
         ("instant", "images, your labels"),
         ("both", "images, your labels and cycle 2"),
     ],
 )
 def test_scores_say_what_they_are_made_of(ranked_by, said):
     assert score_chart(np.array([0.2, 0.9], np.float32), ranked_by, 2)["value"] == said
+
+
+def test_novelty_is_a_rank_and_has_no_distribution():
+    chart = score_chart(np.array([0.2, 0.9], np.float32), "novelty", None)
+    assert chart["bars"] == []
+    assert chart["note"].startswith("ordered by novelty")
