@@ -1,7 +1,8 @@
 """Take the pictures of the dashboard for README.md: a real hunt in a real JupyterLab.
 
-The truth of the demo sky (or a table of classes) stands in for the person: pages are labelled by
-keys, two cycles are trained, and a third page is half labelled while a third cycle trains.
+The truth of the demo sky (or a table of classes) stands in for the person: the embeddings are made,
+pages are labelled by keys, two cycles are trained, and a third page is half labelled while a third
+cycle trains.
 
     python benchmarks/screenshots.py --out docs
     python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots
@@ -65,14 +66,15 @@ def hunt(arguments: argparse.Namespace) -> list[Path]:
             notebook.run(1)
             page.wait_for_selector(".amw-tile img")
             truth = _truth(notebook, arguments)
-            for cycle in (1, 2):
-                _label(page, truth, 48 if cycle == 1 else 24)
+            page.wait_for_selector(".amw-train:enabled", timeout=_BUSY_MS)  # the embeddings are there
+            _refresh(page)
+            for n_labels in (48, 24):
+                _label(page, truth, n_labels)
                 page.fill(".amw-steps", str(arguments.steps))
                 page.click(".amw-train")
-                _wait_text(page, ".amw-refresh", f"cycle {cycle}")
+                _wait_text(page, ".amw-progress-text", "step")
                 page.wait_for_selector(".amw-train:enabled", timeout=_BUSY_MS)
-                page.click(".amw-refresh")
-                page.wait_for_selector(".amw-tile .amw-score")
+                _refresh(page)
             page.click(".amw-train")
             _wait_text(page, ".amw-progress-text", "step")
             _label(page, truth, 14)
@@ -110,6 +112,13 @@ def _label(page: Any, truth: dict[str, bool], n: int) -> None:
         "n => document.querySelectorAll('.amw-tile[data-kept=yes]:not([data-label=\"\"])').length >= n",
         arg=len(titles),
     )
+
+
+def _refresh(page: Any) -> None:
+    serial = page.get_attribute(".amw-gallery", "data-serial")
+    page.click(".amw-refresh")
+    page.wait_for_function("old => document.querySelector('.amw-gallery').dataset.serial !== old", arg=serial)
+    page.wait_for_selector(".amw-tile .amw-score")
 
 
 def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path]:
