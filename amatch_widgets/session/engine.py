@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
-from amatch_widgets.events import CycleDone, Event, Message, ScoringProgress, StepDone
+from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone
 from amatch_widgets.learn.feed import Feed
+from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.session.history import CycleRecord, History, utc_now
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from amatch_widgets.images.pixels import PixelPool
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.config import TrainConfig
-    from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.trainer import Trainer
-    from amatch_widgets.query.blend import Judgement
     from amatch_widgets.score.store import ScoreStore
+    from amatch_widgets.session.tiers import Outcome
     from amatch_widgets.session.workspace import Workspace
 
 __all__ = ["Engine"]
@@ -55,8 +55,7 @@ class Engine:
     counts : callable
         Returns the number of labels of each class.
     use_scores : callable
-        Takes (cycle, scores) when all images are scored; returns the metrics that follow, and what
-        was judged of the model.
+        Takes (cycle, scores) when all images are scored; returns what follows from them.
     embed : callable
         Returns the iterator that makes the embeddings which are missing.
     has_up : callable
@@ -83,7 +82,7 @@ class Engine:
         history: History,
         training_labels: Callable[[], tuple[int, Mapping[int, int]]],
         counts: Callable[[], Mapping[str, int]],
-        use_scores: Callable[[int, npt.NDArray[np.float32]], tuple[Metrics, Judgement | None]],
+        use_scores: Callable[[int, npt.NDArray[np.float32]], Outcome],
         embed: Callable[[], Generator[Event]],
         has_up: Callable[[], bool | None],
     ) -> None:
@@ -93,6 +92,7 @@ class Engine:
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
         self.embed, self._has_up = embed, has_up
         self._trainer: Trainer | None = None
+        self._health = HealthMonitor(restart=config.restart)
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
@@ -118,6 +118,8 @@ class Engine:
                 )
                 try:
                     yield StepDone(record.step, done, steps, 1 / seconds, (steps - done) * seconds)
+                    for alarm in self._health.step(record):
+                        yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
                 except GeneratorExit:  # stop() or close()
                     self._save(trainer)
                     raise
@@ -125,22 +127,24 @@ class Engine:
                     self._save(trainer)
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
-        metrics, judgement = yield from self._score(trainer)
+        outcome = yield from self._score(trainer)
         counts = self._counts()
         self._history.add_cycle(
             CycleRecord(
                 cycle=trainer.cycle,
                 step=trainer.step,
-                metrics=metrics,
+                metrics=outcome.metrics,
                 n_anomalies=counts["anomaly"],
                 n_normals=counts["normal"],
                 train_s=train_s,
                 score_s=time.perf_counter() - started,
                 time=utc_now(),
-                deep_weight=judgement.weight if judgement else 0.0,
-                verdict=str(judgement or ""),
+                deep_weight=outcome.judgement.weight if outcome.judgement else 0.0,
+                verdict=str(outcome.judgement or ""),
             )
         )
+        for alarm in self._health.cycle(outcome.alone.auroc):
+            yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
         yield CycleDone(trainer.cycle)
 
     def _steps(self, trainer: Trainer, steps: int, feed: Feed) -> Generator[StepRecord]:
@@ -169,7 +173,7 @@ class Engine:
             raise NotTrainedError("There is no model yet. Train first: session.train().")
         yield from self._score(self._ready_trainer())
 
-    def _score(self, trainer: Trainer) -> Generator[Event, None, tuple[Metrics, Judgement | None]]:
+    def _score(self, trainer: Trainer) -> Generator[Event, None, Outcome]:
         from amatch_widgets.score.scorer import score_batches  # noqa: PLC0415 (imports torch)
 
         n, cycle, ids = len(self._source), trainer.cycle, self._source.ids

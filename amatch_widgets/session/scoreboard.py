@@ -178,6 +178,10 @@ class Scoreboard:
         now = self._shown
         return self._cached("metrics", (self._labels.version, now), lambda: self._evaluate(now.scores))
 
+    def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
+        """Return how well some scores rank the held-out labels."""
+        return self._evaluate(scores)
+
     def query(self, n: int, strategy: str, *, problems: Iterable[str]) -> list[Candidate]:
         """Choose images without a label; see `Session.query`. `problems` are left out."""
         unlabelled = self.ranking("random", "unlabelled", 0)

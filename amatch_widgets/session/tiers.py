@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +29,28 @@ if TYPE_CHECKING:
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
 
-__all__ = ["Tiers"]
+__all__ = ["Outcome", "Tiers"]
 
 _PATIENCE_S = 60.0  # a fit takes less than a second for 100,000 images; more on a machine that is busy
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the scores of a trained model brought.
+
+    Attributes
+    ----------
+    metrics : Metrics
+        Of the ranking, on the labels that are held out.
+    alone : Metrics
+        Of the trained model by itself.
+    judgement : Judgement or None
+        Whether it takes part in the ranking; None where there is nothing to judge it against.
+    """
+
+    metrics: Metrics
+    alone: Metrics
+    judgement: Judgement | None
 
 
 class Tiers:
@@ -109,26 +129,26 @@ class Tiers:
         """Make the embeddings that are missing, and rank by them."""
         manifest = self._manifest()
         dihedral = manifest.train.dihedral
-        yield from embed_images(
-            source=self._source,
-            pool=self._pool,
-            image=manifest.image,
-            config=manifest.train,
-            has_up=manifest.has_up if dihedral is None else not dihedral,
-            roots=self._roots,
-            kept=None if self._store is None else (self._store, manifest.embeddings or {}),
-            use=self._use_embeddings,
-        )
-        self._instant.wait(_PATIENCE_S)  # so that there are scores when the job has ended
+        try:
+            yield from embed_images(
+                source=self._source,
+                pool=self._pool,
+                image=manifest.image,
+                config=manifest.train,
+                has_up=manifest.has_up if dihedral is None else not dihedral,
+                roots=self._roots,
+                kept=None if self._store is None else (self._store, manifest.embeddings or {}),
+                use=self._use_embeddings,
+            )
+        finally:
+            self._instant.wait(_PATIENCE_S)  # so that there are scores when the job has ended
 
-    def use_deep(
-        self, cycle: int, step: int, scores: npt.NDArray[np.float32]
-    ) -> tuple[Metrics, Judgement | None]:
-        """Take the scores of the model of `cycle` and `step`; return the metrics and what was judged."""
+    def use_deep(self, cycle: int, step: int, scores: npt.NDArray[np.float32]) -> Outcome:
+        """Take the scores of the model of `cycle` and `step`, and judge it."""
         judgement = self._judge(scores)
         self._board.use_deep(cycle, step, scores, judgement)
         self._tell()
-        return self._board.metrics, judgement
+        return Outcome(self._board.metrics, self._board.rate(scores), judgement)
 
     def similar(
         self, indices: npt.NDArray[np.int64], k: int

@@ -27,7 +27,9 @@ from amatch_widgets.errors import (
 )
 from amatch_widgets.events import (
     CycleDone,
+    EmbeddingProgress,
     Failed,
+    HealthAlarm,
     LabelsChanged,
     Message,
     ProblemFound,
@@ -287,13 +289,13 @@ def test_a_second_job_is_refused(session):
 def test_new_labels_enter_a_running_training(session, monkeypatch):
     from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
-    seen, step = [], Trainer._step
+    seen, look = [], Trainer._look
 
     def spy(self, images):
         seen.append({image.tobytes() for image in images.labelled})
-        return step(self, images)
+        return look(self, images)
 
-    monkeypatch.setattr(Trainer, "_step", spy)
+    monkeypatch.setattr(Trainer, "_look", spy)
     new = [i for i, label in SKY.truth.items() if label == "anomaly" and session.labels.get(i) is None][:4]
     old = [i for i, label in labels_of(session).items() if label == "anomaly"]
     gate = Gate(session)
@@ -512,6 +514,114 @@ def test_held_out_labels_are_not_learnt_from(session):
     assert len(held_out) + len(known) == 60
 
 
+def test_an_alarm_of_the_training_is_told_once_a_cycle(make_session):
+    session = make_session(threshold=0.501)  # nearly every guess counts as sure
+    told = []
+    session.hub.subscribe(told.append)
+    cycle(session, 3)
+    (alarm,) = [e for e in told if isinstance(e, HealthAlarm) and e.kind == "head_trap"]
+    assert "step 1" in alarm.text or "first step" in alarm.text
+    assert alarm.advice
+
+
+def test_the_instant_tier_ranks_alone_until_the_trained_model_was_judged_better(make_session, monkeypatch):
+    session = make_session(test_share=0)
+    cycle(session)
+    assert session.ranked_by == "instant"
+    assert "ranks nothing: not judged yet: 1 of 5 anomalies" in session.ranking_note
+    alone = session.scores
+    monkeypatch.setattr("amatch_widgets.query.blend.judge", lambda *_, **__: Judgement(2.0, 0.7, 0.1, 9))
+    cycle(session)
+    assert session.ranked_by == "both"
+    assert "takes part: judged better" in session.ranking_note
+    assert sorted(session.scores) == sorted(alone)
+    assert not np.array_equal(session.scores, alone)
+    session.close()
+    with Session.open(session.path) as again:
+        assert again.ranked_by == "both"
+        np.testing.assert_array_equal(again.scores, session.scores)
+
+
+def test_without_labels_the_order_is_novelty_and_says_so(make_session):
+    session = make_session(labels=None)
+    assert (session.ranked_by, session.ranking_note, session.is_embedded) == (None, "", False)
+    session.embed()
+    session.wait(WAIT_S)
+    assert (session.ranked_by, session.is_embedded) == ("novelty", True)
+    assert "No anomaly is labelled yet" in session.ranking_note
+    assert np.isfinite(session.scores).all()
+
+
+def test_a_label_moves_the_ranking_without_any_training(make_session):
+    session = make_session(labels=None, test_share=0)
+    session.embed()
+    session.wait(WAIT_S)
+    rare = [i for i, label in SKY.truth.items() if label == "anomaly"]
+    session.label({rare[0]: "anomaly"})
+    session.query(1)
+    assert session.ranked_by == "instant"
+    assert session.ranking("highest")[0] == SKY.ids.index(rare[0])
+    before = session.scores_version
+    session.label({rare[0]: None})
+    session.query(1)
+    assert session.scores_version > before
+    assert session.ranked_by == "novelty"
+
+
+def test_embeddings_are_made_once_for_all_sessions_on_the_same_images(make_session, tmp_path, monkeypatch):
+    first = make_session()
+    first.embed()
+    first.wait(WAIT_S)
+    monkeypatch.setattr("amatch_widgets.learn.embed.Embedder.raw", None)  # calling it would fail
+    other = make_session(path=tmp_path / "other")
+    other.embed()
+    other.wait(WAIT_S)
+    assert other.is_embedded
+    np.testing.assert_array_equal(first.scores, other.scores)
+
+
+def test_embedding_goes_on_where_it_was_stopped(make_session, monkeypatch):
+    monkeypatch.setattr("amatch_widgets.session.embedding._SAMPLE", 20)
+    session = make_session(source=sky(200, size=32, prevalence=0.2))
+    gate = threading.Event()
+
+    def stop(event):
+        if isinstance(event, EmbeddingProgress) and event.done > 20:
+            session.stop()
+            gate.set()
+
+    session.hub.subscribe(stop)
+    session.embed()
+    assert gate.wait(WAIT_S)
+    session.wait(WAIT_S)
+    done = int(np.isfinite(session.scores).sum())
+    assert 20 < done < 200
+    assert not session.is_embedded
+    assert f"{done} of 200 images are embedded" in session.ranking_note
+    session.close()
+    with Session.open(session.path) as again:
+        assert int(np.isfinite(again.scores).sum()) == done
+        progress = []
+        again.hub.subscribe(lambda e: progress.append(e) if isinstance(e, EmbeddingProgress) else None)
+        again.embed()
+        again.wait(WAIT_S)
+        assert again.is_embedded
+        assert progress[0].done > done
+
+
+def test_similar_images_come_with_their_cosine(session):
+    with pytest.raises(NotTrainedError, match=r"session\.embed\(\)"):
+        session.similar(SKY.ids[0])
+    session.embed()
+    session.wait(WAIT_S)
+    found = session.similar(SKY.ids[0], 5)
+    assert len({c.image_id for c in found} - {SKY.ids[0]}) == 5
+    assert all(c.reason.startswith("similar: cosine ") for c in found)
+    assert session.similar([SKY.ids[0], SKY.ids[1]], 3)
+    with pytest.raises(LabelError, match="Unknown image id 'x'"):
+        session.similar(["x"])
+
+
 # ---- queries ----------------------------------------------------------------------------------
 
 
@@ -600,7 +710,7 @@ def test_a_thumbnail_that_cannot_be_made_says_why(make_session, tmp_path):
     session = make_session(holey([3]))
     with pytest.raises(ImageReadError, match="'03' cannot be read: it has a hole"):
         session.thumbnail("03")
-    with pytest.raises(LabelError, match="Unknown image id 'x'. The ids of 'sky-0' look like '00'"):
+    with pytest.raises(LabelError, match=r"Unknown image id 'x'\. The ids of 'sky-0' look like '00'"):
         session.thumbnail("x")
     nothing = np.full((2, 8, 8), np.nan, np.float32)
     other = make_session(nothing, path=tmp_path / "nan", labels=None, image=Preprocess(size=8))
@@ -665,7 +775,9 @@ def test_a_labelled_image_that_cannot_be_read_is_left_out_of_the_metrics(make_se
 def test_where_no_image_can_be_read_the_error_says_so(make_session):
     session = make_session(holey(range(60)))
     session.train()
-    with pytest.raises(TooFewLabelsError, match="at least 1 readable image of each class"):
+    with pytest.raises(
+        SourceError, match="None of the 60 images could be read; the first, '00': it has a hole"
+    ):
         session.wait(WAIT_S)
     assert session.problems
 
