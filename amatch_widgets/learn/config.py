@@ -93,7 +93,7 @@ class TrainConfig:
     memory_mb : int, >= 16
         Memory for decoded images, so that they are read and decoded once.
     seed : int, >= 0
-        Same seed, labels and machine: same scores (on a CPU).
+        Same seed, labels and machine: same scores (on a CPU, up to the rounding of bfloat16).
     device : str
         "auto" (the GPU where there is one), or a name PyTorch knows: "cpu", "cuda:1", "mps".
     """
