@@ -46,6 +46,7 @@ def measure(n_images: int, size: int, steps: int, seed: int) -> dict[str, Any]:
         with session:
             dashboard = session.show()
             session_mb = peak_memory_mb()
+            session.wait()  # the dashboard makes the embeddings
             for _ in range(2):
                 session.train()
                 session.wait()
