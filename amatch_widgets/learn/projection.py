@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
+from ._threads import one_thread
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
@@ -99,12 +101,13 @@ class Projection:
         for _, columns in blocks:  # each block weighs the same, however wide it is
             weights[columns] = (columns.stop - columns.start) ** -0.5
         final = dict(blocks)["final.mean"]
-        return cls(
-            [
-                _fit_space(raw[:, final], final.start, np.ones(1, np.float32), seed),
-                _fit_space(raw, 0, weights, seed),
-            ]
-        )
+        with one_thread():
+            return cls(
+                [
+                    _fit_space(raw[:, final], final.start, np.ones(1, np.float32), seed),
+                    _fit_space(raw, 0, weights, seed),
+                ]
+            )
 
     def apply(self, raw: NDArray[np.float32]) -> NDArray[np.float16]:
         """Project raw features.

@@ -50,7 +50,7 @@ class Judgement:
 
     def __str__(self) -> str:
         if self.n < MIN_JUDGED:
-            return f"not judged yet: {self.n} of {MIN_JUDGED} anomalies to judge with"
+            return f"too few anomalies were kept from it to judge it, {self.n} of {MIN_JUDGED}"
         saved = f"{np.exp(-self.gain):.2f} times the looks per anomaly, on {self.n} held out"
         return f"judged better ({saved})" if self.weight else f"not judged better ({saved})"
 

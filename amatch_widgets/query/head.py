@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amatch_widgets.errors import LabelError
+from amatch_widgets.learn._threads import one_thread
 
 from ._blocks import in_blocks
 from ._evidence import Labelled, choose_spaces, regression
-from ._threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

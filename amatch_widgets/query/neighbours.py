@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amatch_widgets.learn._threads import one_thread
+
 from ._blocks import in_blocks
-from ._threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

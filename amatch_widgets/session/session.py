@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import re
@@ -13,6 +14,7 @@ import numpy as np
 
 from amatch_widgets import demo
 from amatch_widgets.errors import (
+    AmatchError,
     ImageReadError,
     LabelError,
     NotTrainedError,
@@ -372,6 +374,8 @@ class Session:
     def train(self, steps: int | None = None) -> None:
         """Embed what is not yet, train, then score all images and evaluate; returns at once.
 
+        A running `embed` goes over into the training, after the batch it is at.
+
         Parameters
         ----------
         steps : int, >= 1, optional
@@ -386,6 +390,10 @@ class Session:
         """
         steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
         check_both_classes(self._learnable.deep()[1].values())
+        if self.job == "embed":  # what is left of it is the first part of the training
+            self._worker.stop()
+            with contextlib.suppress(AmatchError, TimeoutError):  # it would come again from the training
+                self._worker.wait(_PATIENCE_S)
         self._worker.start("train", lambda: self._engine.train(steps))
 
     def score(self) -> None:

@@ -274,10 +274,11 @@ class Gallery(View):
         while len(self._pages) > _PAGES_REMEMBERED:
             self._pages.popitem(last=False)
         problems = self.session.problems
+        is_rank = self.session.ranked_by == "novelty"  # and no score, which it would be taken for
         tiles = [
             {
                 "id": image_id,
-                "score": _score_text(value),
+                "score": "" if is_rank else _score_text(value),
                 "problem": problems.get(image_id, ""),
             }
             for image_id, value in zip(image_ids, values, strict=True)

@@ -56,7 +56,7 @@ def test_too_few_anomalies_judge_nothing() -> None:
     found = judge(instant, deep, np.arange(few), np.arange(few, N))
     assert (found.weight, found.n) == (0, few)
     assert math.isnan(found.gain)
-    assert "4 of 5" in str(found)
+    assert str(found).endswith("to judge it, 4 of 5")
 
 
 def test_images_without_a_score_are_left_out_of_the_judgement() -> None:

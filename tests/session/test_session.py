@@ -528,7 +528,7 @@ def test_the_instant_tier_ranks_alone_until_the_trained_model_was_judged_better(
     session = make_session(test_share=0)
     cycle(session)
     assert session.ranked_by == "instant"
-    assert "ranks nothing: not judged yet: 1 of 5 anomalies" in session.ranking_note
+    assert "ranks nothing: too few anomalies were kept from it to judge it, 1 of 5" in session.ranking_note
     alone = session.scores
     monkeypatch.setattr("amatch_widgets.query.blend.judge", lambda *_, **__: Judgement(2.0, 0.7, 0.1, 9))
     cycle(session)
@@ -607,6 +607,17 @@ def test_embedding_goes_on_where_it_was_stopped(make_session, monkeypatch):
         again.wait(WAIT_S)
         assert again.is_embedded
         assert progress[0].done > done
+
+
+def test_training_takes_over_from_a_running_embedding(make_session):
+    session = make_session(source=sky(200, size=32, prevalence=0.2))
+    begun = threading.Event()
+    session.hub.subscribe(lambda e: begun.set() if isinstance(e, EmbeddingProgress) else None)
+    session.embed()
+    assert begun.wait(WAIT_S)
+    cycle(session)
+    assert session.is_embedded
+    assert session.step == 2
 
 
 def test_similar_images_come_with_their_cosine(session):

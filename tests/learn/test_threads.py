@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from amatch_widgets.query._threads import one_thread
+from amatch_widgets.learn._threads import one_thread
 
 
 def n_threads():
