@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ def measure(n_images: int, size: int, steps: int, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     source = am.demo.sky(n_images, seed=seed, size=size)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["AMATCH_CACHE"] = folder  # so that the embeddings are made here
         session = am.Session(
             source,
             labels=source.first_labels(min(5, max(1, n_images // 100)), 45),
