@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError
+from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError, WorkspaceError
 from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.health import HealthMonitor
@@ -98,7 +98,10 @@ class Engine:
 
     def train(self, steps: int) -> Iterator[Event]:
         """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is."""
-        yield from self.embed()
+        try:
+            yield from self.embed()
+        except WorkspaceError as error:  # no room for the embeddings is no reason not to train
+            yield Message("warning", f"{error} Until then the trained model ranks alone.")
         trainer = self._ready_trainer()
         feed = Feed(
             self._pool,

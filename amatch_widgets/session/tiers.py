@@ -73,8 +73,8 @@ class Tiers:
 
     Notes
     -----
-    Thread safety: ``_store`` is replaced as a whole, by the worker's thread. `embed` and `use_deep`
-    belong on that thread, all else may be called from any.
+    Thread safety: ``_store`` and ``_is_done`` are replaced as a whole, by the worker's thread. `embed`
+    and `use_deep` belong on that thread, all else may be called from any.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Tiers:
         self._learnable, self._board, self._hub = learnable, board, hub
         self._seed = manifest().train.seed
         self._store: EmbeddingStore | None = None
+        self._is_done = False  # whether this session has looked through all images
         self._instant = InstantTier(learnable.instant, self._use_instant, seed=self._seed)
 
     @property
@@ -126,7 +127,9 @@ class Tiers:
         return []
 
     def embed(self) -> Generator[Event]:
-        """Make the embeddings that are missing, and rank by them."""
+        """Make the embeddings that are missing, and rank by them; once in a session, if it ends well."""
+        if self._is_done:
+            return
         manifest = self._manifest()
         dihedral = manifest.train.dihedral
         try:
@@ -140,6 +143,7 @@ class Tiers:
                 kept=None if self._store is None else (self._store, manifest.embeddings or {}),
                 use=self._use_embeddings,
             )
+            self._is_done = True
         finally:
             self._instant.wait(_PATIENCE_S)  # so that there are scores when the job has ended
 

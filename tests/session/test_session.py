@@ -580,6 +580,28 @@ def test_embeddings_are_made_once_for_all_sessions_on_the_same_images(make_sessi
     np.testing.assert_array_equal(first.scores, other.scores)
 
 
+def test_where_embeddings_cannot_be_kept_the_trained_model_ranks_alone(session, monkeypatch):
+    def no_room(*_, **__):
+        raise WorkspaceError("Nowhere can the vectors of the images be kept.")
+
+    monkeypatch.setattr("amatch_widgets.score.embeddings.EmbeddingStore.open", no_room)
+    told = []
+    session.hub.subscribe(told.append)
+    cycle(session)
+    assert session.ranked_by == "deep"
+    assert "the trained model ranks alone" in next(e.text for e in told if isinstance(e, Message))
+    session.embed()
+    with pytest.raises(WorkspaceError, match="Nowhere"):
+        session.wait(WAIT_S)
+
+
+def test_a_second_training_does_not_look_for_embeddings_again(session, monkeypatch):
+    cycle(session)
+    monkeypatch.setattr("amatch_widgets.session.tiers.embed_images", None)  # calling it would fail
+    cycle(session)
+    assert session.cycle == 2
+
+
 def test_embedding_goes_on_where_it_was_stopped(make_session, monkeypatch):
     monkeypatch.setattr("amatch_widgets.session.embedding._SAMPLE", 20)
     session = make_session(source=sky(200, size=32, prevalence=0.2))
