@@ -15,10 +15,9 @@ from amatch_widgets.errors import ConfigError
 
 from .inference import Inference, is_out_of_memory
 from .projection import Projection
+from .stages import block_groups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from .backbone import Classifier
@@ -176,7 +175,7 @@ class Embedder:
 
         try:
             self._inference.logits(noise)  # from now on there is a network to hook into
-            for name, module in _groups(self._inference.network):
+            for name, module in block_groups(self._inference.network)[-_N_TAPS:]:
                 module.register_forward_hook(self._tap(name))
             self._inference.run(noise, compute)
         except (AssertionError, RuntimeError) as error:
@@ -261,16 +260,6 @@ def _separability(train: NDArray[np.float64], test: NDArray[np.float64]) -> floa
 
 def _turned(x: Tensor, turns: int) -> Tensor:
     return torch.rot90(x, turns, (2, 3)) if turns else x
-
-
-def _groups(network: Any) -> Sequence[tuple[str, nn.Module]]:
-    """Return the last groups of blocks of a timm network, with their names."""
-    for name in ("blocks", "stages"):
-        groups = getattr(network, name, None)
-        if isinstance(groups, nn.Sequential | nn.ModuleList):
-            return [(f"{name}.{child}", module) for child, module in groups.named_children()][-_N_TAPS:]
-    layers = [(name, getattr(network, name, None)) for name in ("layer1", "layer2", "layer3", "layer4")]
-    return [(name, module) for name, module in layers if isinstance(module, nn.Module)][-_N_TAPS:]
 
 
 def _mean_and_std(maps: Tensor, order: str) -> dict[str, Tensor]:

@@ -236,7 +236,7 @@ class Inference:
     def _dtype(self, network: nn.Module, x: Tensor) -> torch.dtype:
         if self._precision != "auto":
             return torch.bfloat16 if self._precision == "bfloat16" else torch.float32
-        if not _has_bfloat16(self._device):
+        if not has_bfloat16(self._device):
             return torch.float32
         configuration = getattr(network, "pretrained_cfg", None) or {}
         name = configuration.get("architecture") or type(network).__name__
@@ -246,13 +246,13 @@ class Inference:
         return _chosen[key]
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Tell whether bfloat16 is more than an emulation there; other devices were never tried."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    is_native: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 (there is no other)
+    is_native: bool = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 (there is no other)
     return is_native
 
 

@@ -26,16 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["embed_images"]
 
-MAX_DIMS = 512
-"""Numbers per vector, at most: what a disk needs room for."""
-
+_MAX_DIMS = 512  # numbers per vector, at most: what a disk needs room for
 _FORMAT = 1
 _SAMPLE = 4096  # images that the projection is fitted on
 _TURNED = 256  # images that are turned to see whether there is an up
 
 # Side at which images are fed. Smooth objects on a dark sky lose when they are enlarged; what an
-# ImageNet backbone has learnt of the everyday world, it has learnt at about 200 px
-# (benchmarks/RESULTS.md).
+# ImageNet backbone has learnt of the everyday world, it has learnt at about 200 px.
 _SIDE_WITH_UP, _SIDE_WITHOUT_UP = 192, 128
 _TURNS = 4  # quarter turns averaged over, of images without an up
 
@@ -105,7 +102,7 @@ def embed_images(
     store = (
         kept[0]
         if kept is not None and kept[1] == key
-        else EmbeddingStore.open(roots, key, n, max_dims=MAX_DIMS)
+        else EmbeddingStore.open(roots, key, n, max_dims=_MAX_DIMS)
     )
     try:
         if store.notice:
@@ -119,7 +116,7 @@ def embed_images(
     if not store.n_done:
         image_id, reason = next(iter(pool.problems.items()))
         raise SourceError(
-            f"None of the {n} images could be read; the first, {image_id!r}: {reason}. "
+            f"None of the {len(pool.problems)} images could be read; the first, {image_id!r}: {reason}. "
             "session.problems lists them all."
         )
 

@@ -28,6 +28,8 @@ class InstantTier:
         Returns (version, {index: class}) of the labels to learn from.
     use : callable
         Takes each new fit, on this tier's thread.
+    fail : callable
+        Takes the error of a fit that failed, on this tier's thread.
     seed : int
 
     Notes
@@ -40,21 +42,17 @@ class InstantTier:
         self,
         labels: Callable[[], tuple[int, Mapping[int, int]]],
         use: Callable[[InstantFit], None],
+        fail: Callable[[Exception], None],
         *,
         seed: int,
     ) -> None:
-        self._labels, self._use, self._seed = labels, use, seed
+        self._labels, self._use, self._fail, self._seed = labels, use, fail, seed
         self._changed = threading.Condition()
         self._head: InstantHead | None = None
         self._fitted: tuple[int, int] | None = None  # (head's number, version of the labels)
         self._number = 0
         self._is_closed = False
         self._thread: threading.Thread | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether there are embeddings to rank by."""
-        return self._head is not None
 
     def start(
         self,
@@ -123,8 +121,9 @@ class InstantTier:
             assert head is not None  # the thread starts with one
             try:
                 self._use(head.fit(labels))
-            except Exception:  # noqa: BLE001 (the thread's border: the ranking before stays)
+            except Exception as error:  # noqa: BLE001 (the thread's border: the ranking before stays)
                 _log.exception("The instant tier could not be fitted to %d labels", len(labels))
+                self._fail(error)
             with self._changed:
                 self._fitted = (number, version)
                 self._changed.notify_all()

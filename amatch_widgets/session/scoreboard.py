@@ -176,11 +176,7 @@ class Scoreboard:
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
         now = self._shown
-        return self._cached("metrics", (self._labels.version, now), lambda: self._evaluate(now.scores))
-
-    def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
-        """Return how well some scores rank the held-out labels."""
-        return self._evaluate(scores)
+        return self._cached("metrics", (self._labels.version, now), lambda: self.rate(now.scores))
 
     def query(self, n: int, strategy: str, *, problems: Iterable[str]) -> list[Candidate]:
         """Choose images without a label; see `Session.query`. `problems` are left out."""
@@ -219,7 +215,8 @@ class Scoreboard:
         chosen = self.ranking("highest", "labelled", 0) if n is None else ranking[: min(n, n_scored)]
         return shortlist(self._source, scores, ranks, self._labels.current(), chosen)
 
-    def _evaluate(self, scores: npt.NDArray[np.float32]) -> Metrics:
+    def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
+        """Return how well some scores rank the held-out labels."""
         held_out = self._labels.for_split("test")
         known = [(self._index[i], label == "anomaly") for i, label in held_out.items() if i in self._index]
         rated = [(index, truth) for index, truth in known if np.isfinite(scores[index])]

@@ -511,12 +511,16 @@ class Session:
         Raises
         ------
         LabelError
-            If an id is unknown.
+            If an id is unknown, none is given, or `k` is negative.
         NotTrainedError
             If there are no embeddings yet, or none of these images.
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
         self._check_ids(wanted)
+        if not wanted or k < 0:
+            raise LabelError(
+                f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
+            )
         found, cosines = self._tiers.similar(np.array([self._index[i] for i in wanted], np.int64), k)
         ids, scores = self.source.ids, self.scores
         return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, WorkspaceError
-from amatch_widgets.events import ScoresChanged
+from amatch_widgets.events import Message, ScoresChanged
 from amatch_widgets.score.embeddings import EmbeddingStore, default_roots
 from amatch_widgets.session.embedding import embed_images
 from amatch_widgets.session.instant import InstantTier
@@ -95,7 +95,7 @@ class Tiers:
         self._seed = manifest().train.seed
         self._store: EmbeddingStore | None = None
         self._is_done = False  # whether this session has looked through all images
-        self._instant = InstantTier(learnable.instant, self._use_instant, seed=self._seed)
+        self._instant = InstantTier(learnable.instant, self._use_instant, self._tell_failure, seed=self._seed)
 
     @property
     def is_embedded(self) -> bool:
@@ -170,7 +170,7 @@ class Tiers:
                 f"{self._source.ids[lacking[0]]!r} has no embedding: it cannot be read, or session.embed() "
                 "has not come to it yet. Name another image, or embed first."
             )
-        return similar(store.vectors, indices, k, exclude=indices, is_usable=is_done)
+        return similar(store.vectors, indices, k, is_usable=is_done)
 
     def refit(self) -> None:
         """Tell that the labels have changed; returns at once."""
@@ -201,6 +201,14 @@ class Tiers:
         """Take a new fit; on the instant tier's thread."""
         self._board.use_instant(fit)
         self._tell()
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Say that a fit failed; on the instant tier's thread."""
+        text = (
+            f"The ranking does not follow the last labels: {type(error).__name__}: {error}. The labels are "
+            "safe, and the next one tries again. If it stays so, close the session and open it anew."
+        )
+        self._hub.publish(Message("error", text))
 
     def _judge(self, deep: npt.NDArray[np.float32]) -> Judgement | None:
         """Compare both tiers on the anomalies that neither has learnt from here."""

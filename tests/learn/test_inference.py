@@ -128,7 +128,7 @@ class Clock:
 def test_the_faster_precision_is_measured_once(model, images, monkeypatch, seconds, wanted):
     clock = Clock(*seconds)
     monkeypatch.setattr(inference, "_seconds", clock)
-    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(inference, "has_bfloat16", lambda device: True)
     fast = Inference(model)
     assert fast.precision == "auto"
     fast.logits(images)
@@ -146,7 +146,7 @@ def test_the_faster_precision_is_measured_once(model, images, monkeypatch, secon
 def test_a_device_without_bfloat16_is_not_even_timed(model, images, monkeypatch):
     clock = Clock(2.0, 1.0)
     monkeypatch.setattr(inference, "_seconds", clock)
-    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(inference, "has_bfloat16", lambda device: False)
     fast = Inference(model)
     fast.logits(images)
     assert fast.precision == "float32"
@@ -157,7 +157,7 @@ def test_the_real_clock_finds_one_of_the_two(model, images):
     fast = Inference(model)
     fast.logits(images)
     assert fast.precision in {"float32", "bfloat16"}
-    assert inference._has_bfloat16(CPU) == bool(inference._chosen)
+    assert inference.has_bfloat16(CPU) == bool(inference._chosen)
 
 
 class Cramped:

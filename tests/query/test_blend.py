@@ -65,13 +65,23 @@ def test_images_without_a_score_are_left_out_of_the_judgement() -> None:
     assert judge(instant, deep, np.arange(6), np.arange(6, N)).n == 4
 
 
-def test_the_gain_is_the_log_of_the_looks_saved() -> None:
-    """Five anomalies between two equal copies of the others: both models tie but for the anomalies."""
-    others = np.linspace(0, 1, 2001)[1::2].astype(np.float32)
-    instant = np.concatenate([np.full(5, 0.5, np.float32), others])  # 500 of 1000 above: rank 501
-    found = judge(instant, instant, np.arange(5), np.arange(5, 1005))
-    assert found.gain == pytest.approx(0, abs=1e-9)  # a copy of the instant tier adds nothing
+def test_a_copy_of_the_instant_tier_gains_nothing() -> None:
+    instant = _ranked(N, [200, 220, 240, 260, 280])
+    found = judge(instant, instant, np.arange(5), np.arange(5, N))
+    assert found.gain == pytest.approx(0, abs=1e-9)
     assert found.weight == 0
+
+
+def test_the_gain_is_the_log_of_the_looks_saved() -> None:
+    """A model that puts the anomalies first, where each had 99 others above it: log(100)."""
+    instant, deep = np.arange(1005, 0, -1).astype(np.float32), np.zeros(1005, np.float32)
+    instant[:5] = instant[5 + 98] - 0.5  # all five below the 99th of the others
+    deep[5:] = np.arange(1000) % 2  # tells nothing of the others
+    deep[:5] = 1e6
+    found = judge(instant, deep, np.arange(5), np.arange(5, 1005))
+    assert found.gain <= np.log(100)
+    assert found.gain > np.log(2)
+    assert found.weight > 0
 
 
 def test_no_more_than_4000_images_are_compared_with_and_the_draw_is_fixed() -> None:

@@ -39,7 +39,7 @@ def model():
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch):
     """Keep to the precision that the numbers below are compared in."""
-    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: False)
+    monkeypatch.setattr(inference, "has_bfloat16", lambda device: False)
 
 
 def pool_of(source, **options):
@@ -77,7 +77,7 @@ def test_the_mode_before_does_not_matter(model):
 def test_the_precision_that_is_faster_changes_no_more_than_its_rounding(model, monkeypatch):
     pool = pool_of(sky(N, size=32))
     wanted = scores_of(model, pool)[1]
-    monkeypatch.setattr(inference, "_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(inference, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(inference, "_chosen", {})
     monkeypatch.setattr(inference, "_faster", lambda network, x: torch.bfloat16)
     scores = scores_of(model, pool)[1]

@@ -653,6 +653,27 @@ def test_similar_images_come_with_their_cosine(session):
     assert session.similar([SKY.ids[0], SKY.ids[1]], 3)
     with pytest.raises(LabelError, match="Unknown image id 'x'"):
         session.similar(["x"])
+    with pytest.raises(LabelError, match="name at least one image"):
+        session.similar([])
+
+
+def test_a_ranking_that_cannot_follow_the_labels_says_so(make_session, monkeypatch):
+    session = make_session(test_share=0)
+    session.embed()
+    session.wait(WAIT_S)
+    told = []
+    session.hub.subscribe(told.append)
+    before = session.scores
+
+    def broken(*_):
+        raise ValueError("no way")
+
+    monkeypatch.setattr("amatch_widgets.query.head.InstantHead.fit", broken)
+    session.label({SKY.ids[40]: "normal"})
+    session.query(1)  # does not hang
+    (message,) = [e for e in told if isinstance(e, Message)]
+    assert "does not follow the last labels: ValueError: no way" in message.text
+    assert session.scores is before
 
 
 # ---- queries ----------------------------------------------------------------------------------
