@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
 
 from amatch_widgets.errors import ConfigError
 
 from .inference import Inference, is_out_of_memory
 from .projection import Projection
-from .stages import block_groups
+from .taps import map_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedder", "Orientation", "Projection", "orientation"]
 
-_N_TAPS = 3  # last groups of blocks
 _QUARTER_TURNS = 4
 
 # Whether images have an up.
@@ -38,10 +37,8 @@ _N_FOLDS = 2
 class Embedder:
     """Statistics of a network's feature maps, for each image.
 
-    The maps are those that the last three groups of blocks put out and the final ones that the head
-    pools; of a network without groups, the final ones alone. Of each map the mean and the standard
-    deviation over its positions are taken: the late layers know what there is, the ones before
-    what it looks like.
+    They are the means and standard deviations of `map_statistics`: the late layers know what there
+    is, the ones before what it looks like.
 
     Parameters
     ----------
@@ -80,7 +77,6 @@ class Embedder:
             raise ConfigError(f"side={side!r}: allowed is a whole number of pixels, at least 1.")
         self.side, self.n_views = side, n_views
         self._inference = Inference(model, precision=precision)
-        self._seen: list[tuple[str, Tensor]] = []
         self.blocks = self._look_at_noise(model.mean.shape[1])
         self.n_features = self.blocks[-1][1].stop
 
@@ -151,17 +147,7 @@ class Embedder:
         return torch.cat([statistic for _, statistic in self._statistics(x)], 1)
 
     def _statistics(self, x: Tensor) -> list[tuple[str, Tensor]]:
-        self._seen.clear()  # what an attempt that ran out of memory may have left
-        final = self._inference.maps(x)
-        taps = [*self._seen, ("final", final)]
-        self._seen.clear()
-        order = getattr(self._inference.network, "output_fmt", "NCHW")
-        return [
-            (f"{name}.{statistic}", value)
-            for name, maps in taps
-            if name == "final" or maps is not final  # of a ResNet they are the last group's
-            for statistic, value in _mean_and_std(maps, str(order)).items()
-        ]
+        return map_statistics(self._inference.network, lambda: self._inference.maps(x))
 
     def _look_at_noise(self, channels: int) -> tuple[tuple[str, slice], ...]:
         """Let the network see images of the size to come, and note what comes out where."""
@@ -174,9 +160,7 @@ class Embedder:
             return statistics[-1][1]
 
         try:
-            self._inference.logits(noise)  # from now on there is a network to hook into
-            for name, module in block_groups(self._inference.network)[-_N_TAPS:]:
-                module.register_forward_hook(self._tap(name))
+            self._inference.logits(noise)  # from now on there is a network to run
             self._inference.run(noise, compute)
         except (AssertionError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -188,13 +172,6 @@ class Embedder:
         ends = np.cumsum([value.shape[1] for _, value in statistics]).tolist()
         places = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
         return tuple((name, place) for (name, _), place in zip(statistics, places, strict=True))
-
-    def _tap(self, name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim in (3, 4):  # not the tuples of some networks
-                self._seen.append((name, output))
-
-        return hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +237,3 @@ def _separability(train: NDArray[np.float64], test: NDArray[np.float64]) -> floa
 
 def _turned(x: Tensor, turns: int) -> Tensor:
     return torch.rot90(x, turns, (2, 3)) if turns else x
-
-
-def _mean_and_std(maps: Tensor, order: str) -> dict[str, Tensor]:
-    """Return statistics over the positions of maps (n, C, H, W), (n, H, W, C) or (n, T, C)."""
-    if maps.ndim == 2:  # noqa: PLR2004 (pooled already)
-        return {"mean": maps.float()}
-    over = 1 if maps.ndim == 3 else (1, 2) if order == "NHWC" else (2, 3)  # noqa: PLR2004
-    variance, mean = torch.var_mean(maps.float(), over, correction=0)  # of one position it is 0
-    return {"mean": mean, "std": variance.sqrt()}

@@ -90,7 +90,7 @@ class Inference:
 
     @property
     def network(self) -> Any:
-        """The network that makes the feature maps, to hook into; there once images have been seen."""
+        """The network that makes the feature maps; there once images have been seen."""
         return self._body
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -124,6 +124,22 @@ class Projection:
         vectors = np.concatenate([space.apply(raw) for space in self._spaces], 1)
         return np.clip(vectors, -_LARGEST, _LARGEST, out=vectors).astype(np.float16)
 
+    def as_affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return (matrix, shift) such that the vectors are ``raw @ matrix - shift``, before rounding.
+
+        Returns
+        -------
+        matrix : ndarray of float32, shape (D, dims)
+            D is the number of raw features.
+        shift : ndarray of float32, shape (dims,)
+        """
+        n_features = max(space.start + len(space.mean) for space in self._spaces)
+        matrix = np.zeros((n_features, self.dims), np.float32)
+        for columns, space in zip(self.spaces, self._spaces, strict=True):
+            matrix[space.start : space.start + len(space.mean), columns] = space.matrix
+        shifts = [space.mean @ space.matrix for space in self._spaces]
+        return matrix, np.concatenate(shifts).astype(np.float32)
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return all there is to know, for ``numpy.savez``."""
         return {

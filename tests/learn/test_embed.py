@@ -125,7 +125,7 @@ def test_images_are_resized_to_the_side(images):
 def test_maps_of_one_position_have_no_deviation():
     embedder = embedder_of()  # 32 px end as 1 x 1
     raw = embedder.raw(np.zeros((2, SIDE, SIDE, 3), np.uint8))
-    assert (raw[:, dict(embedder.blocks)["final.std"]] == 0).all()
+    assert (raw[:, dict(embedder.blocks)["final.std"]] < 1e-5).all()
     assert np.isfinite(raw).all()
 
 
