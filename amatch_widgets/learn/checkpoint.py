@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,8 +40,8 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         Its folder exists.
     trainer : Trainer
     details : dict
-        JSON-able; comes back from `read_details` with "step", "cycle", "backbone" and
-        "channels" added.
+        JSON-able; comes back from `read_details` with "step", "cycle", "backbone", "channels" and
+        "vectors" added; the last is None, or what `VectorShape` takes.
 
     Raises
     ------
@@ -57,6 +58,7 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         "cycle": trainer.cycle,
         "backbone": trainer.config.backbone,
         "channels": trainer.channels,
+        "vectors": asdict(trainer.shape) if trainer.shape else None,
     }
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -1,7 +1,7 @@
 """The gradient of a sum over images, a few images at a time.
 
 Where no layer mixes images (BatchNorm with its statistics frozen), the gradient of
-``sum_i w_i CE(f(x_i), y_i)`` is the sum of those of its chunks, up to rounding. Chunks keep the
+``sum_i w_i KL(y_i, f(x_i))`` is the sum of those of its chunks, up to rounding. Chunks keep the
 feature maps in the CPU's caches, and an image of weight 0 needs no pass at all.
 """
 
@@ -43,15 +43,15 @@ def chunk_size(n_images: int, side: int, device: torch.device) -> int:
     return -(-n_images // n_chunks)
 
 
-def rows_to_learn(is_sure: Tensor, n_labelled: int, size: int | None) -> Tensor:
+def rows_to_learn(weight: Tensor, n_labelled: int, size: int | None) -> Tensor:
     """Choose the unlabelled images whose strong views have to go through the model.
 
-    They are those with a sure pseudo-label, as the others have no gradient; then so many others
-    that the chunks are whole and of the same shape in each step.
+    They are those with a weight, as the others have no gradient; then so many others that the
+    chunks are whole and of the same shape in each step.
 
     Parameters
     ----------
-    is_sure : Tensor of bool, shape (N,)
+    weight : Tensor of float32, shape (N,)
     n_labelled : int
         Images that go through the model before them.
     size : int or None
@@ -63,25 +63,27 @@ def rows_to_learn(is_sure: Tensor, n_labelled: int, size: int | None) -> Tensor:
         On the CPU. All N where the model mixes images, or where they are on another device: to
         choose would be to wait for it.
     """
-    n = len(is_sure)
-    if size is None or is_sure.device.type != "cpu":
+    n = len(weight)
+    if size is None or weight.device.type != "cpu":
         return torch.arange(n)
-    wanted = n_labelled + int(is_sure.sum())
+    is_wanted = weight > 0
+    wanted = n_labelled + int(is_wanted.sum())
     n_rows = min(n, -(-wanted // size) * size - n_labelled)
-    return is_sure.int().argsort(descending=True, stable=True)[:n_rows]
+    return is_wanted.int().argsort(descending=True, stable=True)[:n_rows]
 
 
 def backward_in_chunks(
-    model: nn.Module, x: Tensor, classes: Tensor, weights: Tensor, *, size: int | None
+    model: nn.Module, x: Tensor, targets: Tensor, weights: Tensor, *, size: int | None
 ) -> tuple[Tensor, int | None]:
-    """Compute the gradient of ``sum_i w_i CE(model(x_i), y_i)``, beginning from none.
+    """Compute the gradient of ``sum_i w_i KL(y_i, model(x_i))``, beginning from none.
 
     Parameters
     ----------
     model : nn.Module
         Maps images to logits. Gradients that it holds are dropped.
     x : Tensor of float32, shape (N, C, S, S)
-    classes : Tensor of int64, shape (N,)
+    targets : Tensor of float32, shape (N, K)
+        Probabilities of the classes.
     weights : Tensor of float32, shape (N,)
     size : int or None
         Images at once. Where the device runs out of memory it is halved, and all begins again.
@@ -89,8 +91,8 @@ def backward_in_chunks(
 
     Returns
     -------
-    losses : Tensor of float32, shape (N,)
-        The cross-entropy of each image, without gradient.
+    log_probabilities : Tensor of float32, shape (N, K)
+        Predictions, without gradient.
     size : int or None
         What fitted.
 
@@ -103,19 +105,20 @@ def backward_in_chunks(
         model.zero_grad()
         at_once = len(x) if size is None else size
         try:
-            losses = [
+            predictions = [
                 _backward(model, *part)
-                for part in zip(*(torch.split(t, at_once) for t in (x, classes, weights)), strict=True)
+                for part in zip(*(torch.split(t, at_once) for t in (x, targets, weights)), strict=True)
             ]
         except torch.OutOfMemoryError:
             if size is None or size == 1:
                 raise
             size = -(-min(size, len(x)) // 2)
         else:
-            return torch.cat(losses), size
+            return torch.cat(predictions), size
 
 
-def _backward(model: nn.Module, x: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
-    losses = F.cross_entropy(model(x), classes, reduction="none")
-    (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
-    return losses.detach()
+def _backward(model: nn.Module, x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    log_probabilities: Tensor = model(x).float().log_softmax(1)
+    divergences = F.kl_div(log_probabilities, targets, reduction="none").sum(1)
+    (divergences * weights).sum().backward()  # type: ignore[no-untyped-call]
+    return log_probabilities.detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from amatch_widgets.errors import ConfigError
 
@@ -23,6 +23,8 @@ _RANGES = {  # a square bracket takes the limit in, as in the docstring
     "weight_decay": (0, math.inf, "[)"),
     "threshold": (0.5, 1, "(]"),
     "unlabelled_weight": (0, math.inf, "[)"),
+    "likely_share": (0, 1, "[]"),
+    "background": (0, math.inf, "[)"),
     "ema": (0, 1, "[)"),
     "test_share": (0, 0.5, "[]"),
     "checkpoint_every": (1, math.inf, "[)"),
@@ -31,6 +33,7 @@ _RANGES = {  # a square bracket takes the limit in, as in the docstring
     "memory_mb": (16, math.inf, "[)"),
     "seed": (0, math.inf, "[)"),
 }
+_WORDS = {"pseudo_labels": ("soft", "hard")}
 _TYPES: dict[str, tuple[Any, str]] = {  # of the other options
     "bool": (bool, "True or False"),
     "bool | None": (bool | None, "True, False or None"),
@@ -51,9 +54,9 @@ class TrainConfig:
         Labelled images a step; both classes get the same share.
     unlabelled_ratio : int, >= 0
         Unlabelled images a step, as a multiple of `batch`. 0 trains on the labels alone.
-    learning_rate : float, > 0
-        Goes with `gradient_clip` and `freeze_norm`: where both are switched off, another rate is
-        needed.
+    learning_rate : float, > 0, or None
+        None: 0.001 for images without an up and 0.0002 for those with one. The pretrained networks
+        know photographs well, and forget more than they learn at the higher rate.
     gradient_clip : float, > 0
         Largest norm of the gradient of a step; longer ones are scaled down to it.
     freeze_norm : bool
@@ -68,12 +71,22 @@ class TrainConfig:
         Of SGD with Nesterov momentum.
     weight_decay : float, >= 0
         Not applied to norms and biases.
+    pseudo_labels : {"soft", "hard"}
+        What the strong views are taught: the probabilities that the averaged model gives, or as in
+        FixMatch the likelier class where it is sure.
     threshold : float, in (0.5, 1]
-        Confidence threshold that a pseudo-label has to reach.
+        Confidence threshold above which a pseudo-label is sure.
+    likely_share : float, in [0, 1]
+        Share of the unlabelled images that is drawn from those the instant tier ranks highest, where
+        nearly all there is to learn about a rare class lies.
     unlabelled_weight : float, >= 0
         Weight of the unlabelled part of the loss (FixMatch's lambda).
+    background : float, >= 0
+        Weight of the random unlabelled images, taken for normal, beside 1 for the labelled images. They
+        show what is normal where few normals are labelled.
     ema : float, in [0, 1)
-        Decay of the moving average of the weights; the averaged model scores.
+        Decay of the moving average of the weights; the averaged model scores. In the first steps it
+        follows faster, as the mean of about a tenth of them.
     dihedral : bool or None
         The images have no up, as cutouts of the sky: use all 8 flips and quarter turns. None: the
         session measures it on a few images.
@@ -100,15 +113,18 @@ class TrainConfig:
 
     steps: int = 100
     batch: int = 16
-    unlabelled_ratio: int = 5
-    learning_rate: float = 0.003
-    gradient_clip: float = 1.0
+    unlabelled_ratio: int = 2
+    learning_rate: float | None = None
+    gradient_clip: float = 5.0
     freeze_norm: bool = True
     frozen_stages: int = 3
     restart: bool = False
     momentum: float = 0.9
     weight_decay: float = 7.5e-4
+    pseudo_labels: Literal["soft", "hard"] = "soft"
     threshold: float = 0.95
+    likely_share: float = 0.5
+    background: float = 0.5
     unlabelled_weight: float = 1.0
     ema: float = 0.99
     dihedral: bool | None = None
@@ -124,7 +140,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if field.name in _RANGES:
+            if field.name in _WORDS:
+                self._check_word(field.name, _WORDS[field.name])
+            elif field.name in _RANGES:
                 if getattr(self, field.name) is not None or "None" not in str(field.type):
                     self._check_range(field.name, wants_int="int" in str(field.type))
             else:
@@ -151,6 +169,11 @@ class TrainConfig:
         value = getattr(self, name)
         if not isinstance(value, kind):
             raise ConfigError(f"TrainConfig({name}={value!r}): allowed is {allowed}.")
+
+    def _check_word(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ConfigError(f"TrainConfig({name}={value!r}): allowed is {' or '.join(map(repr, allowed))}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a JSON-able dict."""

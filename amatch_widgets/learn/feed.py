@@ -47,11 +47,15 @@ class LabelledImages:
 
 @dataclass(frozen=True, slots=True)
 class StepImages:
-    """The images of one step, uint8, shape (N, S, S, C), and the classes of the labelled ones."""
+    """The images of one step, uint8, shape (N, S, S, C), and the classes of the labelled ones.
+
+    The first `n_likely` of the unlabelled images are likely anomalies, the others are random ones.
+    """
 
     labelled: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.int64]
     unlabelled: npt.NDArray[np.uint8]
+    n_likely: int
 
 
 class Feed:
@@ -68,6 +72,11 @@ class Feed:
     batch, n_unlabelled : int
         Images a step.
     seed : int
+    likely : ndarray of int64, shape (M,), optional
+        Positions of images that are likely anomalies.
+    likely_share : float, in [0, 1]
+        Share of the unlabelled images of a step that is drawn from `likely`, as far as they last;
+        the others come from all images.
     """
 
     def __init__(
@@ -79,12 +88,21 @@ class Feed:
         batch: int,
         n_unlabelled: int,
         seed: int,
+        likely: npt.NDArray[np.int64] | None = None,
+        likely_share: float = 0.0,
     ) -> None:
         self._pool, self._n_images, self._labels = pool, n_images, labels
+        self._likely = np.empty(0, np.int64) if likely is None else likely
+        self._n_likely = round(likely_share * n_unlabelled)
         self._batch, self._n_unlabelled, self._seed = batch, n_unlabelled, seed
         self._version: int | None = None
         self._known: Mapping[int, int] = {}
         self._current: LabelledImages | None = None
+
+    @property
+    def learnt(self) -> Mapping[int, int]:
+        """The labels, {index: class}, that the last step learnt from."""
+        return self._known
 
     def labelled(self) -> LabelledImages:
         """Return the training labels with their images, read again only if they changed.
@@ -113,12 +131,12 @@ class Feed:
             self.labelled()
             ahead = reader.submit(self._unlabelled, step)
             while True:
-                unlabelled = ahead.result()
+                unlabelled, n_likely = ahead.result()
                 step += 1
                 ahead = reader.submit(self._unlabelled, step)
-                yield self._with_labelled(step - 1, unlabelled)
+                yield self._with_labelled(step - 1, unlabelled, n_likely)
 
-    def _with_labelled(self, step: int, unlabelled: npt.NDArray[np.uint8]) -> StepImages:
+    def _with_labelled(self, step: int, unlabelled: npt.NDArray[np.uint8], n_likely: int) -> StepImages:
         labelled = self.labelled()
         rng = np.random.default_rng([self._seed, step, _LABELLED_STREAM])
         n_anomalies = self._batch // 2
@@ -128,23 +146,28 @@ class Feed:
                 for index, n in ((1, n_anomalies), (0, self._batch - n_anomalies))
             ]
         )
-        return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled)
+        return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled, n_likely)
 
-    def _unlabelled(self, step: int) -> npt.NDArray[np.uint8]:
+    def _unlabelled(self, step: int) -> tuple[npt.NDArray[np.uint8], int]:
         """Read images that are not in the training labels, drawn with replacement over the steps.
+
+        Returned with the number of likely anomalies, which come first.
 
         As many in every step: for each new shape of a batch the CPU's kernels are compiled anew and
         kept, which costs seconds and hundreds of MB.
         """
         if not self._n_unlabelled:
-            return self._pool.batch(np.empty(0, np.int64))[0]
+            return self._pool.batch(np.empty(0, np.int64))[0], 0
         rng = np.random.default_rng([self._seed, step, _UNLABELLED_STREAM])
         known = np.fromiter(self._known, np.int64, len(self._known))
+        likely = rng.permutation(self._likely[~np.isin(self._likely, known)])[: self._n_likely]
+        taken = np.concatenate([known, likely])
         drawn = rng.choice(
-            self._n_images, min(self._n_unlabelled + len(known), self._n_images), replace=False
+            self._n_images, min(self._n_unlabelled + len(taken), self._n_images), replace=False
         )
-        images, _ = self._pool.batch(drawn[~np.isin(drawn, known)][: self._n_unlabelled])
-        return images
+        others = drawn[~np.isin(drawn, taken)][: self._n_unlabelled - len(likely)]
+        images, indices = self._pool.batch(np.concatenate([likely, others]))
+        return images, int(np.isin(indices, likely).sum())
 
 
 def _spread(positions: npt.NDArray[np.int64], n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .backbone import Classifier
 
-__all__ = ["Inference", "Precision", "is_out_of_memory"]
+__all__ = ["Inference", "Precision", "has_bfloat16", "is_out_of_memory"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -17,35 +17,41 @@ from ._timm import ModelEmaV3
 from .augment import strong_view, weak_view
 from .backbone import N_CLASSES, Classifier, build_classifier
 from .chunks import backward_in_chunks, chunk_size, rows_to_learn
-from .fixmatch import PseudoLabels, fixmatch_loss, image_weights, pseudo_labels
+from .fixmatch import Lessons, PseudoLabels, fixmatch_loss, lessons, pseudo_labels
 from .inference import has_bfloat16
 from .probe import start_head
 from .records import StepRecord
 from .stages import freeze_stages
+from .start import VectorClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .config import TrainConfig
-    from .feed import Feed, StepImages
+    from .feed import Feed, LabelledImages, StepImages
+    from .start import Start, VectorShape
 
 __all__ = ["Trainer", "choose_device"]
 
 _AUGMENT_STREAM = 2_000_003  # a prime apart from the feed's streams
+_RATE_WITHOUT_UP, _RATE_WITH_UP = 1e-3, 2e-4  # of galaxies and of photographs; see TrainConfig
+_WARM_UP = 9  # steps; the average starts as that of the last tenth of the steps done
 _COMPARE_EVERY = 25  # steps between two looks at how far the trained model and its average are apart
 
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """What a step learns from: the views, and what is believed of the unlabelled images.
+    """What a step learns from: the views, what is believed of the unlabelled images, what is taught.
 
-    `rows` are the unlabelled images whose strong views follow the labelled ones in `x`, and `size`
-    how many images may go through the model at once; None if only all.
+    The first `n_likely` unlabelled images are likely anomalies. The strong views of `rows` follow the
+    labelled images in `x`. `size` images may go through the model at once; None if only all.
     """
 
     x: Tensor
     labels: Tensor
     pseudo: PseudoLabels
+    n_likely: int
+    lessons: Lessons
     rows: Tensor
     size: int | None
 
@@ -55,7 +61,7 @@ class Trainer:
 
     Weak views are judged by the EMA model without gradient. The labelled and the strong views get
     theirs in one pass where BatchNorm has to see both; else in chunks, and on a CPU without most of
-    the strong views whose pseudo-label is not sure: they have no gradient.
+    the strong views that are not learnt from: they have no gradient.
 
     Parameters
     ----------
@@ -65,6 +71,9 @@ class Trainer:
     is_blank : bool
         A checkpoint will be loaded into it: start from random weights, so that neither a file nor
         a hub has to be there.
+    shape : VectorShape, optional
+        The head sees the instant tier's vectors; set `start` before the first cycle, or load a
+        checkpoint. Without it the head sees the pooled last maps, and starts as a linear probe.
 
     Attributes
     ----------
@@ -72,24 +81,39 @@ class Trainer:
         The trained weights, and their moving average, which scores.
     step, cycle : int
         Done so far.
+    start : Start or None
+        Where a cycle begins that does not go on from the last one.
 
     Notes
     -----
     Thread safety: none; all calls belong on the worker's thread.
     """
 
-    def __init__(self, config: TrainConfig, channels: int, *, is_blank: bool = False) -> None:
-        self.config, self.channels = config, channels
+    def __init__(
+        self,
+        config: TrainConfig,
+        channels: int,
+        *,
+        is_blank: bool = False,
+        shape: VectorShape | None = None,
+    ) -> None:
+        self.config, self.channels, self.shape = config, channels, shape
+        self.start: Start | None = None
         self.device = choose_device(config.device)
         self.step = self.cycle = 0
+        self._begun = 0  # the step at which the weights were the pretrained ones
         self._build("random" if is_blank else config.weights)
 
     def _build(self, weights: str | None) -> None:
         config = self.config
         model = build_classifier(config.backbone, channels=self.channels, weights=weights, seed=config.seed)
+        if self.shape is not None:
+            model = VectorClassifier(model, self.shape)
         self._frozen = freeze_stages(model, config.frozen_stages)
         self.model = model.to(self.device)
-        self._ema = ModelEmaV3(self.model, decay=config.ema)
+        self._ema = ModelEmaV3(
+            self.model, decay=config.ema, use_warmup=True, warmup_gamma=_WARM_UP, warmup_power=1
+        )
         self.optimiser = _optimiser(self.model, config)
         self._fits = sys.maxsize  # images that the memory is known to hold at once
 
@@ -122,9 +146,11 @@ class Trainer:
         """
         labelled = feed.labelled()
         if self.step and self.config.restart:
+            self.shape = self.start.shape if self.start else None
             self._build(self.config.weights)
         if not self.step or self.config.restart:
-            start_head(self.model, labelled)
+            self._begun = self.step
+            self._start_head(labelled)
             self._ema.set(self.model)  # type: ignore[no-untyped-call]
         self._train_mode()
         self.cycle += 1
@@ -142,28 +168,36 @@ class Trainer:
         finally:
             images.close()  # type: ignore[attr-defined]
 
+    def _start_head(self, labelled: LabelledImages) -> None:
+        if self.start is not None and isinstance(self.model, VectorClassifier):
+            self.model.begin(self.start)
+        else:
+            start_head(self.model, labelled)
+
     def _look(self, images: StepImages) -> _Views:
         """Make the views of the next step, and its pseudo-labels."""
         is_dihedral = self.config.dihedral is not False
         generator = torch.Generator().manual_seed(self.config.seed * _AUGMENT_STREAM + self.step)
         labelled, unlabelled = self._to_device(images.labelled), self._to_device(images.unlabelled)
         n = len(labelled) + len(unlabelled)
-        size = None if self._mixes_images else min(chunk_size(n, labelled.shape[3], self.device), self._fits)
+        most = min(chunk_size(n, self._side(labelled), self.device), self._fits)
+        size = None if self._mixes_images else most
         x = [weak_view(labelled, generator, dihedral=is_dihedral)]
         weak_logits = torch.empty((0, N_CLASSES), device=self.device)
         if len(unlabelled):  # there are none with unlabelled_ratio=0, or when every image has a label
             weak_logits = self._judge(weak_view(unlabelled, generator, dihedral=is_dihedral))
-        pseudo = pseudo_labels(weak_logits, self.config.threshold)
-        rows = rows_to_learn(pseudo.is_sure, len(labelled), size)
+        pseudo = pseudo_labels(weak_logits, self.config.threshold, kind=self.config.pseudo_labels)
+        labels = torch.from_numpy(images.classes).to(self.device)
+        taught = lessons(labels, pseudo, images.n_likely, **self._weights)
+        rows = rows_to_learn(taught.weight[len(labels) :], len(labels), size)
         if len(rows):
             x.append(strong_view(unlabelled, generator, dihedral=is_dihedral, rows=rows))
-        labels = torch.from_numpy(images.classes).to(self.device)
-        return _Views(torch.cat(x), labels, pseudo, rows.to(self.device), size)
+        return _Views(torch.cat(x), labels, pseudo, images.n_likely, taught, rows.to(self.device), size)
 
     @torch.no_grad()
     def _judge(self, x: Tensor) -> Tensor:
         """Return the logits of the EMA model; its head works in float32 in any case."""
-        parts = torch.split(x, chunk_size(len(x), x.shape[3], self.device))
+        parts = torch.split(x, chunk_size(len(x), self._side(x), self.device))
         # A fact about the CPU and no timing, so that a training is repeatable: 0.10 s instead of
         # 0.17 s for 80 images of 128 px through tf_efficientnet_lite0 on 2 cores.
         is_low = self.device.type == "cpu" and has_bfloat16(self.device)
@@ -172,29 +206,38 @@ class Trainer:
         logits: Tensor = self.average.head(features.float())
         return logits
 
+    @property
+    def _weights(self) -> dict[str, float]:
+        config = self.config
+        return {"unlabelled_weight": config.unlabelled_weight, "background": config.background}
+
+    def _side(self, x: Tensor) -> int:
+        """Return the side, in pixels, at which images reach the network."""
+        return self.shape.side if self.shape else x.shape[3]
+
     def _learn(self, views: _Views) -> Tensor:
         """Follow the gradient of the objective; return what was measured, on the device."""
-        config, pseudo, n_labelled = self.config, views.pseudo, len(views.labels)
-        weights = image_weights(n_labelled, pseudo, unlabelled_weight=config.unlabelled_weight)
-        classes = torch.cat([views.labels, pseudo.target])
+        pseudo, taught, n_labelled = views.pseudo, views.lessons, len(views.labels)
         kept = torch.cat([torch.arange(n_labelled, device=self.device), n_labelled + views.rows])
-        losses, size = backward_in_chunks(self.model, views.x, classes[kept], weights[kept], size=views.size)
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip, foreach=True)
+        found, size = backward_in_chunks(
+            self.model, views.x, taught.target[kept], taught.weight[kept], size=views.size
+        )
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip, foreach=True)
         self.optimiser.step()
-        self._ema.update(self.model)
+        self._ema.update(self.model, step=self.step - self._begun + 2)  # at its step 1 timm copies
         if size != views.size and size is not None:
             self._fits = size
-        losses = torch.zeros_like(weights).index_copy(0, kept, losses)
-        loss = fixmatch_loss(losses, n_labelled, pseudo, unlabelled_weight=config.unlabelled_weight)
-        sure = pseudo.is_sure
+        predictions = torch.zeros_like(taught.target).index_copy(0, kept, found)
+        loss = fixmatch_loss(predictions, views.labels, pseudo, views.n_likely, **self._weights)
+        sure, likelier = pseudo.is_sure, pseudo.target.argmax(1)
         return torch.stack(
             [
                 loss.total,
                 loss.supervised,
                 loss.unsupervised,
                 sure.float().mean().nan_to_num(0.0),  # of no image
-                (sure & (pseudo.target == 1)).sum().float(),
-                (sure & (pseudo.target == 0)).sum().float(),
+                (sure & (likelier == 1)).sum().float(),
+                (sure & (likelier == 0)).sum().float(),
             ]
         )
 
@@ -203,7 +246,7 @@ class Trainer:
             raise StateError(
                 f"The training diverged: the loss of step {self.step} is {values[0]}. The last "
                 "checkpoint is kept. Train with a learning_rate smaller than "
-                f"{self.config.learning_rate:g}."
+                f"{_learning_rate(self.config):g}."
             )
         return StepRecord(
             step=self.step,
@@ -271,13 +314,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _learning_rate(config: TrainConfig) -> float:
+    if config.learning_rate is not None:
+        return config.learning_rate
+    return _RATE_WITH_UP if config.dihedral is False else _RATE_WITHOUT_UP
+
+
 def _optimiser(model: Classifier, config: TrainConfig) -> torch.optim.SGD:
     trained = [p for p in model.parameters() if p.requires_grad]
     vectors = [p for p in trained if p.ndim <= 1]  # norms and biases
     matrices = [p for p in trained if p.ndim > 1]
     return torch.optim.SGD(
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.learning_rate,
+        lr=_learning_rate(config),
         momentum=config.momentum,
         nesterov=True,
         foreach=True,

@@ -37,6 +37,7 @@ _FOLDS = 10
 _HELD_BACK, _FEW, _MANY = 0.5, 5, 15
 _REPELLING = 3.0  # with normals alone, how much likeness to the nearest of them counts against an image
 _FAR = 3.0  # taken for the score of a new anomaly, in standard deviations, when there is one label only
+_LOGIT = 2.0  # of what is expected of an anomaly; the pool's mean has the opposite
 _KNEE = 0.76 / 0.24  # x / (1 + |x|) is 0.76 there: a score of 0.88
 
 
@@ -63,6 +64,10 @@ class InstantFit:
         Labelled anomalies that have a vector.
     n_normals : int
         Labelled normals that have a vector.
+    weights : ndarray of float32, shape (D,), or None
+    bias : float
+        ``vectors @ weights + bias`` ranks as the scores do, and serves as the logit of *anomaly*: -2
+        is the mean of the pool, 2 what is expected of an anomaly. None and 0 for "novelty".
     """
 
     scores: _Floats
@@ -71,6 +76,8 @@ class InstantFit:
     held_out_log_rank: float
     n_anomalies: int
     n_normals: int
+    weights: _Floats | None
+    bias: float
 
 
 class InstantHead:
@@ -141,9 +148,12 @@ class InstantHead:
                 known = Labelled(self._rows(anomalies) * scale, self._rows(normals) * scale, pool[is_other])
                 weights, log_rank = choose_spaces(known, self._spaces)
                 direction = self._direction(known, weights, pool)
-                expected = self._expected(known, weights, pool, pool @ direction)
-                scores = self._to_unit(self._project(direction * scale), *expected)
+                low, high = self._expected(known, weights, pool, pool @ direction)
+                slope = _LOGIT / max((high - low) / 2, 1e-12)
+                logit_weights, bias = np.asarray(direction * scale * slope), -slope * (low + high) / 2
+                scores = self._to_unit(self._project(logit_weights), bias)
             else:
+                logit_weights, bias = None, 0.0
                 weights, log_rank = np.full(len(self._spaces), 1 / len(self._spaces), np.float32), np.nan
                 scores = self._by_rank(self._novelty(self._rows(normals)))
         return InstantFit(
@@ -153,6 +163,8 @@ class InstantHead:
             held_out_log_rank=float(log_rank),
             n_anomalies=len(anomalies),
             n_normals=len(normals),
+            weights=logit_weights,
+            bias=bias,
         )
 
     # ---- the ranking ------------------------------------------------------------------------
@@ -219,14 +231,13 @@ class InstantHead:
         # At least one standard deviation: anomalies that are not found again must not turn the scale.
         return mean, mean + max(float(np.concatenate(margins).mean()), spread)
 
-    def _to_unit(self, projected: _Floats, pool: float, anomaly: float) -> _Floats:
-        """Map the pool's mean to 0.12 and what is expected of an anomaly to 0.88.
+    def _to_unit(self, projected: _Floats, bias: float) -> _Floats:
+        """Map the logits -2 to 0.12 and 2 to 0.88, those of the pool's mean and of an anomaly.
 
         By x / (1 + |x|) and not the logistic function: in float32 the latter is 1 for what lies
         far out, and the images that matter most would be tied.
         """
-        half = max((anomaly - pool) / 2, 1e-12)
-        x = (projected.astype(np.float64) - (pool + anomaly) / 2) * (_KNEE / half)
+        x = (projected.astype(np.float64) + bias) * (_KNEE / _LOGIT)
         return self._where_usable(0.5 + 0.5 * x / (1 + np.abs(x)))
 
     def _by_rank(self, values: _Floats) -> _Floats:

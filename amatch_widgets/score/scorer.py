@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from scipy.special import expit
+
+from amatch_widgets.learn.embed import Embedder
 from amatch_widgets.learn.inference import Inference
+from amatch_widgets.learn.start import VectorClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    import numpy as np
     import numpy.typing as npt
 
     from amatch_widgets.images.pixels import PixelPool
@@ -42,6 +46,19 @@ def score_batches(
     scores : ndarray of float32, shape (n,)
         The softmax probability of the class *anomaly*, in [0, 1].
     """
-    inference = Inference(model)
+    score = _score_vectors(model) if isinstance(model, VectorClassifier) else Inference(model).scores
     for images, indices in pool.stream(batch_size=batch_size):
-        yield indices, inference.scores(images)
+        yield indices, score(images)
+
+
+def _score_vectors(
+    model: VectorClassifier,
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Score by the mean of the raw features over the views, as the instant tier does."""
+    embedder = Embedder(model, side=model.side, n_views=model.shape.n_views)
+    weights, bias = model.on_features()
+
+    def score(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.asarray(expit(embedder.raw(images) @ weights + bias), np.float32)
+
+    return score

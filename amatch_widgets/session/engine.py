@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.learn.records import StepRecord
+    from amatch_widgets.learn.start import Start
     from amatch_widgets.learn.trainer import Trainer
     from amatch_widgets.score.store import ScoreStore
     from amatch_widgets.session.tiers import Outcome
@@ -55,9 +56,12 @@ class Engine:
     counts : callable
         Returns the number of labels of each class.
     use_scores : callable
-        Takes (cycle, scores) when all images are scored; returns what follows from them.
+        Takes (cycle, scores, labels learnt from) when all images are scored; returns what follows
+        from them. The labels are None where nothing was trained just now.
     embed : callable
         Returns the iterator that makes the embeddings which are missing.
+    begin : callable
+        Returns where a training starts, or None without embeddings.
     has_up : callable
         Returns whether the images have an up; asked once there are embeddings.
 
@@ -82,15 +86,16 @@ class Engine:
         history: History,
         training_labels: Callable[[], tuple[int, Mapping[int, int]]],
         counts: Callable[[], Mapping[str, int]],
-        use_scores: Callable[[int, npt.NDArray[np.float32]], Outcome],
+        use_scores: Callable[[int, npt.NDArray[np.float32], Mapping[int, int] | None], Outcome],
         embed: Callable[[], Generator[Event]],
+        begin: Callable[[], Start | None],
         has_up: Callable[[], bool | None],
     ) -> None:
         self._config = config
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
-        self.embed, self._has_up = embed, has_up
+        self.embed, self._begin, self._has_up = embed, begin, has_up
         self._trainer: Trainer | None = None
         self._health = HealthMonitor(restart=config.restart)
         self.cycle, self.step = workspace.last_step()
@@ -102,7 +107,8 @@ class Engine:
             yield from self.embed()
         except WorkspaceError as error:  # no room for the embeddings is no reason not to train
             yield Message("warning", f"{error} Until then the trained model ranks alone.")
-        trainer = self._ready_trainer()
+        start = self._begin()
+        trainer = self._ready_trainer(start)
         feed = Feed(
             self._pool,
             len(self._source),
@@ -110,6 +116,8 @@ class Engine:
             batch=self._config.batch,
             n_unlabelled=self._config.batch * self._config.unlabelled_ratio,
             seed=self._config.seed,
+            likely=start.likely if start else None,
+            likely_share=self._config.likely_share,
         )
         started, seconds = time.perf_counter(), 0.0
         with contextlib.closing(self._steps(trainer, steps, feed)) as records:
@@ -130,7 +138,7 @@ class Engine:
                     self._save(trainer)
         self._save(trainer)
         train_s, started = time.perf_counter() - started, time.perf_counter()
-        outcome = yield from self._score(trainer)
+        outcome = yield from self._score(trainer, feed.learnt)
         counts = self._counts()
         self._history.add_cycle(
             CycleRecord(
@@ -174,9 +182,9 @@ class Engine:
         """
         if self._trainer is None and not self._workspace.checkpoints():
             raise NotTrainedError("There is no model yet. Train first: session.train().")
-        yield from self._score(self._ready_trainer())
+        yield from self._score(self._ready_trainer(), None)
 
-    def _score(self, trainer: Trainer) -> Generator[Event, None, Outcome]:
+    def _score(self, trainer: Trainer, learnt: Mapping[int, int] | None) -> Generator[Event, None, Outcome]:
         from amatch_widgets.score.scorer import score_batches  # noqa: PLC0415 (imports torch)
 
         n, cycle, ids = len(self._source), trainer.cycle, self._source.ids
@@ -204,7 +212,7 @@ class Engine:
         finally:
             if not is_whole:
                 writer.abandon()
-        found = self._use_scores(cycle, scores)
+        found = self._use_scores(cycle, scores, learnt)
         if n_scored < n:
             yield Message(
                 "warning",
@@ -213,8 +221,9 @@ class Engine:
             )
         return found
 
-    def _ready_trainer(self) -> Trainer:
-        from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
+    def _ready_trainer(self, start: Start | None = None) -> Trainer:
+        from amatch_widgets.learn.checkpoint import load_checkpoint, read_details  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.start import VectorShape  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
         if self._trainer is None:
@@ -223,10 +232,15 @@ class Engine:
             if dihedral is None:  # measured while embedding; unknown where a model is only scored again
                 dihedral = not self._has_up()
             config = dataclasses.replace(self._config, dihedral=dihedral)
-            trainer = Trainer(config, self._source.channels, is_blank=bool(checkpoints))
+            shape = start.shape if start else None
+            if checkpoints:
+                kept = read_details(checkpoints[-1]).get("vectors")
+                shape = VectorShape(**kept) if kept else None
+            trainer = Trainer(config, self._source.channels, is_blank=bool(checkpoints), shape=shape)
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
             self._trainer, self._saved_step = trainer, trainer.step
+        self._trainer.start = start
         return self._trainer
 
     def _save(self, trainer: Trainer) -> None:

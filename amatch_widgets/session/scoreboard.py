@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import LabelStore
-    from amatch_widgets.query.blend import Judgement
     from amatch_widgets.query.head import InstantFit
+    from amatch_widgets.query.judge import Judgement
     from amatch_widgets.score.store import ScoreStore
 
 __all__ = ["Scoreboard", "Show"]
@@ -40,8 +41,8 @@ class _Deep:
     cycle: int
     step: int | None
     scores: npt.NDArray[np.float32]
-    weight: float
-    verdict: str
+    weight: float = 0.0
+    verdict: str = "it was not judged"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +70,6 @@ class Scoreboard:
     labels : LabelStore
     store : ScoreStore
         Its last complete cycle is read.
-    verdicts : mapping of int to (float, str)
-        The weight that the model of each cycle was given, and why.
     seed : int
         Of the bootstrap and of random queries.
 
@@ -88,14 +87,13 @@ class Scoreboard:
         labels: LabelStore,
         *,
         store: ScoreStore,
-        verdicts: Mapping[int, tuple[float, str]],
         seed: int,
     ) -> None:
         self._source, self._index, self._labels, self._seed = source, index, labels, seed
         self._caching = threading.Lock()
         self._cache: dict[str, tuple[object, Any]] = {}
         self._changing = threading.Lock()
-        self._deep = _last(store, len(source), verdicts)
+        self._deep = _last(store, len(source))
         self._fit: InstantFit | None = None
         self._shown = _Shown(0, None, _frozen(np.full(len(source), np.nan, np.float32)), None, "")
         self._show()
@@ -104,6 +102,12 @@ class Scoreboard:
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
         return self._shown.scores
+
+    @property
+    def deep(self) -> tuple[int, npt.NDArray[np.float32]] | None:
+        """The last cycle whose model scored the images, and its scores; None before there is one."""
+        deep = self._deep
+        return None if deep is None else (deep.cycle, deep.scores)
 
     @property
     def cycle(self) -> int | None:
@@ -130,15 +134,16 @@ class Scoreboard:
         self, cycle: int, step: int, scores: npt.NDArray[np.float32], judgement: Judgement | None
     ) -> None:
         """Take the scores of the model of `cycle` and `step`; without a judgement it has no weight."""
-        weight, verdict = (0.0, "") if judgement is None else (judgement.weight, str(judgement))
         with self._changing:
-            self._deep = _Deep(cycle, step, _frozen(scores), weight, verdict)
+            self._deep = _judged(_Deep(cycle, step, _frozen(scores)), judgement)
             self._show()
 
-    def use_instant(self, fit: InstantFit) -> None:
-        """Take a new fit of the instant tier."""
+    def use_instant(self, fit: InstantFit, judgement: Judgement | None) -> None:
+        """Take a new fit of the instant tier, and what the labels now say of the trained model."""
         with self._changing:
             self._fit = fit
+            if self._deep is not None:
+                self._deep = _judged(self._deep, judgement)
             self._show()
 
     def _show(self) -> None:
@@ -252,7 +257,7 @@ class Scoreboard:
         return value
 
 
-def _last(store: ScoreStore, n: int, verdicts: Mapping[int, tuple[float, str]]) -> _Deep | None:
+def _last(store: ScoreStore, n: int) -> _Deep | None:
     """Read the last cycle that can be read; damaged scores must not bar the way to the labels."""
     for cycle in reversed(store.cycles()):
         try:
@@ -260,9 +265,14 @@ def _last(store: ScoreStore, n: int, verdicts: Mapping[int, tuple[float, str]]) 
         except WorkspaceError as error:
             _log.warning("%s Until then the scores before them are used.", error)
             continue
-        weight, verdict = verdicts.get(cycle, (0.0, "it was not judged"))
-        return _Deep(cycle, int(step) if step.isdecimal() else None, _frozen(scores), weight, verdict)
+        return _Deep(cycle, int(step) if step.isdecimal() else None, _frozen(scores))
     return None
+
+
+def _judged(deep: _Deep, judgement: Judgement | None) -> _Deep:
+    if judgement is None:
+        return deep
+    return dataclasses.replace(deep, weight=judgement.weight, verdict=str(judgement))
 
 
 def _frozen(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -139,7 +139,6 @@ class Session:
             self._index,
             self.labels,
             store=store,
-            verdicts={c.cycle: (c.deep_weight, c.verdict) for c in self.history.cycles},
             seed=config.seed,
         )
         self._learnable = Learnable(self.labels, self._index)
@@ -160,10 +159,11 @@ class Session:
             workspace=self._workspace,
             scores=store,
             history=self.history,
-            training_labels=self._learnable.deep,
+            training_labels=self._learnable,
             counts=self.labels.counts,
-            use_scores=lambda cycle, scores: self._tiers.use_deep(cycle, self.step, scores),
+            use_scores=lambda cycle, scores, learnt: self._tiers.use_deep(cycle, self.step, scores, learnt),
             embed=self._tiers.embed,
+            begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
         )
         self._worker = Worker(self.hub)
@@ -389,7 +389,7 @@ class Session:
             If the session is busy or closed.
         """
         steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
-        check_both_classes(self._learnable.deep()[1].values())
+        check_both_classes(self._learnable()[1].values())
         if self.job == "embed":  # what is left of it is the first part of the training
             self._worker.stop()
             with contextlib.suppress(AmatchError, TimeoutError):  # it would come again from the training

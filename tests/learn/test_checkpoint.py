@@ -143,6 +143,7 @@ def test_details_come_back_with_what_the_training_is(path):
         "cycle": 1,
         "backbone": "test_resnet",
         "channels": 3,
+        "vectors": None,
     }
 
 

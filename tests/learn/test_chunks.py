@@ -30,20 +30,20 @@ class Short(nn.Module):
 def case(n=10, side=2, weight=1.0):
     generator = torch.Generator().manual_seed(5)
     x = torch.rand((n, 3, side, side), generator=generator)
-    classes = torch.randint(0, 2, (n,), generator=generator)
-    return x, classes, weight * torch.rand(n, generator=generator)
+    targets = torch.rand((n, 1), generator=generator)
+    return x, torch.cat([targets, 1 - targets], 1), weight * torch.rand(n, generator=generator)
 
 
 def gradients(model):
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
-def expected(model, x, classes, weights):
-    """Give the losses and the gradients by one ordinary pass."""
+def expected(model, x, targets, weights):
+    """Give the predictions and the gradients by one ordinary pass."""
     model.zero_grad()
-    losses = F.cross_entropy(model(x), classes, reduction="none")
-    (losses * weights).sum().backward()
-    return losses.detach(), gradients(model)
+    logits = model(x)
+    (F.cross_entropy(logits, targets, reduction="none") * weights).sum().backward()
+    return logits.detach().log_softmax(1), gradients(model)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
@@ -52,9 +52,9 @@ def test_chunks_give_the_gradient_of_one_pass(name, size):
     model = build_classifier(name, weights="random").eval()
     side = 160 if name == "test_vit" else 32
     given = case(10, side)
-    losses, wanted = expected(model, *given)
+    predictions, wanted = expected(model, *given)
     found, _ = backward_in_chunks(model, *given, size=size)
-    torch.testing.assert_close(found, losses, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, predictions, rtol=1e-4, atol=1e-5)
     length = torch.cat([g.flatten() for g in wanted]).norm()
     assert length > 1e-3
     apart = torch.cat([(a - b).flatten() for a, b in zip(gradients(model), wanted, strict=True)]).norm()
@@ -82,12 +82,12 @@ def test_older_gradients_are_dropped():
 
 def test_short_memory_halves_the_chunks_until_they_fit_and_counts_no_image_twice():
     model = Short(64)
-    losses, wanted = expected(model, *case())
+    predictions, wanted = expected(model, *case())
     model.holds, model.seen = 3, []
     found, size = backward_in_chunks(model, *case(), size=10)
     assert size == 3
     assert model.seen == [10, 5, 3, 3, 3, 1]
-    torch.testing.assert_close(found, losses)
+    torch.testing.assert_close(found, predictions)
     for a, b in zip(gradients(model), wanted, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -127,29 +127,29 @@ def test_another_device_takes_all_at_once():
     assert chunk_size(5000, 512, torch.device("meta")) == 5000
 
 
-def sure(*rows, n=80):
-    return torch.zeros(n, dtype=torch.bool).index_fill(0, torch.tensor(rows, dtype=torch.int64), value=True)
+def wanted(*rows, n=80):
+    return torch.zeros(n).index_fill(0, torch.tensor(rows, dtype=torch.int64), value=0.5)
 
 
 @pytest.mark.parametrize(
-    ("n_sure", "n_rows"), [(0, 16), (1, 16), (16, 16), (17, 48), (48, 48), (49, 80), (80, 80)]
+    ("n_wanted", "n_rows"), [(0, 16), (1, 16), (16, 16), (17, 48), (48, 48), (49, 80), (80, 80)]
 )
-def test_all_sure_views_are_learnt_from_in_whole_chunks(n_sure, n_rows):
-    chosen = range(79, 79 - n_sure, -1)
-    rows = rows_to_learn(sure(*chosen), 16, 32)
+def test_all_views_with_a_weight_are_learnt_from_in_whole_chunks(n_wanted, n_rows):
+    chosen = range(79, 79 - n_wanted, -1)
+    rows = rows_to_learn(wanted(*chosen), 16, 32)
     assert len(rows) == len(set(rows.tolist())) == n_rows
     assert set(rows.tolist()) >= set(chosen)
 
 
 def test_labelled_images_that_fill_their_chunks_need_no_others():
-    assert rows_to_learn(sure(n=8), 32, 32).tolist() == []
-    assert rows_to_learn(sure(3, n=8), 32, 32).tolist()[0] == 3
+    assert rows_to_learn(wanted(n=8), 32, 32).tolist() == []
+    assert rows_to_learn(wanted(3, n=8), 32, 32).tolist()[0] == 3
 
 
 def test_where_nothing_may_be_left_out_all_are_learnt_from():
-    assert rows_to_learn(sure(3), 16, None).tolist() == list(range(80))
-    assert len(rows_to_learn(torch.zeros(7, dtype=torch.bool, device="meta"), 2, 4)) == 7
+    assert rows_to_learn(wanted(3), 16, None).tolist() == list(range(80))
+    assert len(rows_to_learn(torch.zeros(7, device="meta"), 2, 4)) == 7
 
 
 def test_without_unlabelled_images_there_are_no_rows():
-    assert rows_to_learn(sure(n=0), 16, 16).tolist() == []
+    assert rows_to_learn(wanted(n=0), 16, 16).tolist() == []

@@ -16,7 +16,7 @@ LIMITS = [
     ("steps", [1, 10**6], [0, -1, 2.0, True, "5", None, math.inf], "a whole number at least 1"),
     ("batch", [2, 512], [1, 0, 2.5], "a whole number at least 2"),
     ("unlabelled_ratio", [0, 7], [-1, 0.5], "a whole number at least 0"),
-    ("learning_rate", [1e-9, 1, 3.5], [0, -0.1, math.nan, math.inf, "0.1"], "a number above 0"),
+    ("learning_rate", [1e-9, 1, 3.5, None], [0, -0.1, math.nan, math.inf, "0.1"], "a number above 0"),
     ("gradient_clip", [1e-9, 1], [0, -1, math.inf], "a number above 0"),
     ("frozen_stages", [0, 4], [-1, 1.5, True], "a whole number at least 0"),
     ("momentum", [0, 0.999], [-0.1, 1, 1.5], "a number at least 0 and below 1"),
@@ -36,6 +36,9 @@ LIMITS = [
     ("backbone", ["resnet18"], [None, 18], "a string"),
     ("weights", [None, "random"], [3, True], "a string or None"),
     ("device", ["cpu"], [0, None], "a string"),
+    ("pseudo_labels", ["soft", "hard"], ["firm", None, 1], "'soft' or 'hard'"),
+    ("background", [0, 0.5, 2], [-0.1, "x"], "a number at least 0"),
+    ("likely_share", [0, 0.5, 1], [-0.1, 1.1, "x"], "a number at least 0 and at most 1"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 
@@ -31,10 +32,10 @@ class Holey(ArraySource):
         return super().read(index, min_side=min_side)
 
 
-def make_feed(labels=LABELS, *, bad=(), batch=6, n_unlabelled=10, seed=0):
+def make_feed(labels=LABELS, *, bad=(), batch=6, n_unlabelled=10, seed=0, **likely):
     pool = PixelPool(Holey(bad), Preprocess(size=8, channels=1))
     current = labels if callable(labels) else lambda: (1, labels)
-    return Feed(pool, N, current, batch=batch, n_unlabelled=n_unlabelled, seed=seed)
+    return Feed(pool, N, current, batch=batch, n_unlabelled=n_unlabelled, seed=seed, **likely)
 
 
 def take(feed, n, first=0):
@@ -91,6 +92,40 @@ def test_each_unlabelled_image_is_as_likely_as_any_other():
     expected = 300 * 11 / (N - len(LABELS))  # 100, with a standard deviation of 8
     free = [i for i in range(N) if i not in LABELS]
     assert abs(counts[free] - expected).max() < 40
+
+
+def test_a_share_of_the_unlabelled_images_is_drawn_from_the_likely_ones():
+    likely = np.array([3, 30, 31, 32, 33, 34, 35])  # 3 has a label
+    counts = np.zeros(N, int)
+    for step in take(make_feed(likely=likely, likely_share=0.4), 60):
+        found = numbers(step.unlabelled)
+        assert len(set(found)) == 10
+        assert not set(found) & set(LABELS)
+        assert set(found[:4]) <= set(likely)
+        counts[found] += 1
+    # of 6 likely ones 4 are taken, and of the other 29 free ones (the two left included) 6
+    assert counts[30:36].mean() == pytest.approx(60 * (4 / 6 + 2 / 6 * 6 / 29), rel=0.1)
+    assert counts[[i for i in range(N) if i not in LABELS and i not in likely]].min() > 0
+
+
+def test_few_likely_images_are_made_up_for_by_others():
+    for step in take(make_feed(likely=np.array([30, 31]), likely_share=1), 5):
+        assert sorted(numbers(step.unlabelled)[:2]) == [30, 31]
+        assert len(set(numbers(step.unlabelled))) == 10
+
+
+def test_likely_images_that_get_a_label_are_left_out():
+    labels = dict(LABELS)
+    feed = make_feed(lambda: (len(labels), dict(labels)), likely=np.arange(30, 36), likely_share=0.6)
+    with contextlib.closing(feed.steps(0)) as steps:
+        next(steps)
+        labels.update(dict.fromkeys(range(30, 36), 1))
+        next(steps)  # those of the step after were drawn before
+        next(steps)
+        later = [next(steps) for _ in range(3)]
+    for step in later:
+        assert not set(numbers(step.unlabelled)) & set(range(30, 36))
+    assert set(feed.learnt) == set(labels)
 
 
 def test_pixels_come_in_the_shape_that_is_promised():

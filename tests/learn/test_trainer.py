@@ -46,24 +46,37 @@ def test_a_step_tells_what_it_measured(make_trainer, make_feed):
 
 
 def test_at_step_1_no_pseudo_label_is_sure(make_trainer, make_feed):
-    trainer = make_trainer(unlabelled_ratio=8)
+    trainer = make_trainer(unlabelled_ratio=8, pseudo_labels="hard")
     (record,) = run(trainer, make_feed(trainer.config), 1)
     assert record.share_above == 0
     assert record.unsupervised == 0
 
 
 def test_training_changes_both_models_and_the_average_follows_slowly(make_trainer, make_feed):
-    trainer = make_trainer(ema=0.9)
+    trainer = make_trainer()
     steps = trainer.steps(2, make_feed(trainer.config))
     next(steps)
     model, average = weights_of(trainer.model), weights_of(trainer.average)
     next(steps)
     name = "network.fc.weight"
     assert not torch.equal(trainer.model.state_dict()[name], model[name])
+    # after step k it keeps k / (k + 9) of itself
     torch.testing.assert_close(
-        trainer.average.state_dict()[name], 0.9 * average[name] + 0.1 * trainer.model.state_dict()[name]
+        trainer.average.state_dict()[name], 2 / 11 * average[name] + 9 / 11 * trainer.model.state_dict()[name]
     )
     assert not trainer.average.training
+
+
+@pytest.mark.parametrize(("ema", "kept"), [(0.99, 2 / 11), (0.05, 0.05), (0, 0)])
+def test_the_average_never_keeps_more_of_itself_than_it_is_told(make_trainer, make_feed, ema, kept):
+    trainer = make_trainer(ema=ema)
+    steps = trainer.steps(2, make_feed(trainer.config))
+    next(steps)
+    name = "network.fc.weight"
+    before = weights_of(trainer.average)[name]
+    next(steps)
+    after, model = weights_of(trainer.average)[name], weights_of(trainer.model)[name]
+    torch.testing.assert_close(after, kept * before + (1 - kept) * model)
 
 
 def test_the_loss_of_the_labels_falls(make_trainer, make_feed):
@@ -187,6 +200,19 @@ def test_the_global_random_state_is_not_touched(make_trainer, make_feed):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({"dihedral": True}, 1e-3),
+        ({"dihedral": False}, 2e-4),
+        ({"dihedral": False, "learning_rate": 0.5}, 0.5),
+    ],
+)
+def test_photographs_get_a_smaller_learning_rate_unless_one_is_named(make_trainer, options, rate):
+    trainer = make_trainer(**{"learning_rate": None, **options})
+    assert {group["lr"] for group in trainer.optimiser.param_groups} == {rate}
+
+
 def test_norms_and_biases_do_not_decay(make_trainer):
     trainer = make_trainer(weight_decay=0.1, frozen_stages=0)
     for group in trainer.optimiser.param_groups:
@@ -240,14 +266,21 @@ def spread_confidence(trainer, images):
 
 @pytest.mark.parametrize("threshold", [0.5001, 0.6, 1.0])
 def test_chunks_and_views_left_out_change_nothing(make_trainer, images, monkeypatch, threshold):
-    options = {"freeze_norm": True, "threshold": threshold, "gradient_clip": 1e9, "frozen_stages": 1}
+    options = {
+        "freeze_norm": True,
+        "pseudo_labels": "hard",
+        "background": 0,
+        "threshold": threshold,
+        "gradient_clip": 1e9,
+        "frozen_stages": 1,
+    }
     once = make_trainer(**options)
     spread_confidence(once, images)
     parted = make_trainer(**options)
     parted.model.load_state_dict(once.model.state_dict())
     parted._ema.set(parted.model)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "rows_to_learn", lambda is_sure, *_: torch.arange(len(is_sure)))
+        patch.setattr(trainer_module, "rows_to_learn", lambda weight, *_: torch.arange(len(weight)))
         wanted, measured = gradients_of(once, images)
     monkeypatch.setattr(chunks_module, "_CHUNK_IMAGES", 6)
     seen = []

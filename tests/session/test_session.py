@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from amatch_widgets.events import (
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.labels import LabelStore
 from amatch_widgets.learn import checkpoint as checkpoint_module
-from amatch_widgets.query.blend import Judgement
+from amatch_widgets.query.judge import Judgement
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session import Session
 from amatch_widgets.worker import State
@@ -383,8 +384,13 @@ def test_a_label_is_on_disk_and_told_when_the_call_returns(session):
     )
 
 
+def judged_better(monkeypatch):
+    """Let whatever tests the trained model say that it is better."""
+    monkeypatch.setattr("amatch_widgets.query.judge.judge", lambda *_, **__: Judgement(2.0, 0.99, 6, 9))
+
+
 def test_a_label_keeps_the_score_it_was_shown_with_and_the_step_of_that_score(session, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.query.blend.judge", lambda *_, **__: Judgement(1.0, 1.0, 0.5, 6))
+    judged_better(monkeypatch)
     cycle(session)
     gate = Gate(session, at_step=3)
     session.train(2)
@@ -507,7 +513,7 @@ def test_metrics_follow_the_labels_that_are_held_out(session):
 
 def test_held_out_labels_are_not_learnt_from(session):
     session.label(truth(60))
-    known = session._learnable.instant()[1]
+    known = session._learnable()[1]
     held_out = {SKY.ids.index(i) for i in session.labels.for_split("test")}
     assert held_out
     assert not held_out & set(known)
@@ -528,18 +534,54 @@ def test_the_instant_tier_ranks_alone_until_the_trained_model_was_judged_better(
     session = make_session(test_share=0)
     cycle(session)
     assert session.ranked_by == "instant"
-    assert "ranks nothing: too few anomalies were kept from it to judge it, 1 of 5" in session.ranking_note
-    alone = session.scores
-    monkeypatch.setattr("amatch_widgets.query.blend.judge", lambda *_, **__: Judgement(2.0, 0.7, 0.1, 9))
-    cycle(session)
+    assert "ranks nothing: too few labels since it was trained" in session.ranking_note
+    first, second = [i for i in SKY.ids if i not in session.labels.current()][:2]
+    session.label({first: "normal"})
+    session.query(0)
+    assert session.ranked_by == "instant"
+    judged_better(monkeypatch)
+    session.label({second: "normal"})
+    session.query(0)  # the ranking follows the label, with no training
     assert session.ranked_by == "both"
     assert "takes part: judged better" in session.ranking_note
+    alone = session._board._fit.scores
     assert sorted(session.scores) == sorted(alone)
     assert not np.array_equal(session.scores, alone)
     session.close()
     with Session.open(session.path) as again:
         assert again.ranked_by == "both"
         np.testing.assert_array_equal(again.scores, session.scores)
+
+
+def test_only_labels_that_the_trained_model_has_not_learnt_from_test_it(make_session):
+    session = make_session(test_share=0)
+    during, *tested, later = [i for i in SKY.ids if i not in session.labels.current()][:4]
+    gate = Gate(session, at_step=2)
+    session.train(3)
+    with gate:
+        session.label({during: "normal"})  # during the training, and learnt from
+    session.wait(WAIT_S)
+    learnt = session._tiers._evidence.learnt_of(1)
+    assert {SKY.ids[i] for i in learnt} == set(session.labels.current())
+    session.label(dict.fromkeys(tested, "normal"))
+    session.query(0)
+    lines = [json.loads(line) for line in (session.path / "evidence.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines if "id" in line] == tested
+    session.close()
+    with Session.open(session.path) as again:  # goes on testing the same model
+        again.label({later: "normal"})
+        again.query(0)
+    lines = [json.loads(line) for line in (session.path / "evidence.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines if "id" in line] == [*tested, later]
+    assert all(np.isfinite([line["instant"], line["deep"]]).all() for line in lines if "id" in line)
+
+
+def test_the_trained_model_starts_from_the_instant_ranking(make_session):
+    session = make_session(test_share=0, learning_rate=1e-12)
+    cycle(session, 1)
+    deep, instant = session._board.deep[1], session._board._fit.scores
+    rank = lambda scores: np.argsort(np.argsort(scores))  # noqa: E731
+    assert np.corrcoef(rank(deep), rank(instant))[0, 1] > 0.98
 
 
 def test_without_labels_the_order_is_novelty_and_says_so(make_session):

@@ -34,7 +34,7 @@ def ranked(session):
 
     def rank(seed, kind="labels"):
         scores = np.random.default_rng([9, seed]).random(len(session.source)).astype(np.float32)
-        session._board.use_instant(InstantFit(scores, kind, (0.5, 0.5), -1.0, 5, 15))
+        session._board.use_instant(InstantFit(scores, kind, (0.5, 0.5), -1.0, 5, 15, None, 0.0), None)
         return scores
 
     return rank
