@@ -126,6 +126,21 @@ def test_a_checkpoint_tells_the_shape_and_brings_all_back(make, make_feed, light
     np.testing.assert_array_equal(logits(other.average, images), logits(trainer.average, images))
 
 
+def test_a_training_resumed_from_its_checkpoint_goes_on_to_the_bit(make, make_feed, light, tmp_path):
+    whole = make(freeze_norm=True)
+    wanted = [r.loss for r in whole.steps(4, make_feed(whole.config))]
+    first = make(freeze_norm=True)
+    steps = first.steps(4, make_feed(first.config))
+    next(steps), next(steps)
+    steps.close()
+    save_checkpoint(tmp_path / "half.safetensors", first, {})
+    resumed = Trainer(light(backbone="test_resnet", freeze_norm=True), 3, is_blank=True, shape=first.shape)
+    load_checkpoint(tmp_path / "half.safetensors", resumed)
+    assert [r.loss for r in resumed.steps(2, make_feed(resumed.config))] == wanted[2:]
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("n_views", [1, 4])
 def test_scores_are_the_mean_over_the_views(start, small_pool, images, n_views, monkeypatch):
     monkeypatch.setattr("amatch_widgets.learn.inference.has_bfloat16", lambda device: False)
