@@ -5,7 +5,8 @@ it is done; a run that is started again goes on where it was cut off.
 
     python benchmarks/hunt.py --cases galaxyzoo1-merger --modes paper hunt --seeds 0 1 2
     python benchmarks/hunt.py --tiers instant   # without the deep tier: minutes instead of hours
-    python benchmarks/hunt.py --tables          # print the tables of RESULTS.md from the result file
+    python benchmarks/hunt.py --tables          # print the tables of RESULTS.md from the result file;
+                                                # with build/probe.jsonl (probe.py) the paired ones, too
 
 All options of the session are the defaults. Embeddings are kept between the runs, as between the
 sessions of a user; ``embed_s`` says how long they took where they were made.
@@ -34,7 +35,7 @@ CASES = ("galaxyzoo1-merger", "galaxyzoo1-edge-on", "miniimagenet-crate", "minii
 MODES = ("paper", "hunt")
 TIERS = ("instant", "both")
 LOOKS = (24, 72, 120, 240)
-_PAGE, _PAGES, _CYCLES, _ORACLE = 24, 10, 3, 10
+PAGE, PAGES, CYCLES, ORACLE = 24, 10, 3, 10
 
 
 @dataclass(frozen=True)
@@ -119,37 +120,39 @@ def run(unit: Unit) -> dict[str, Any]:
 def paper(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
     """Three cycles; after each, metrics on all images without a label, then 10 + 10 oracle labels."""
     rows = []
-    for _ in range(_CYCLES):
+    for _ in range(CYCLES):
         if unit.tiers == "both":
             session.train()
             session.wait()
         session.query(0)  # waits until the instant tier has learnt from all labels
         ranked = session.ranking("highest", show="unlabelled")
         truth = np.array([session.source.ids[i] in case.anomalies for i in ranked])
-        scores = session.scores[ranked]
-        n_top = max(1, round(len(ranked) / 100))
-        rows.append(
-            [
-                float(roc_auc_score(truth, scores)),
-                float(average_precision_score(truth, scores)),
-                float(truth[:n_top].mean()),
-            ]
-        )
-        oracle = {session.source.ids[i]: "anomaly" for i in ranked[truth][:_ORACLE]}
-        oracle |= {session.source.ids[i]: "normal" for i in ranked[~truth][:_ORACLE]}
+        rows.append(rates(truth, session.scores[ranked]))
+        oracle = {session.source.ids[i]: "anomaly" for i in ranked[truth][:ORACLE]}
+        oracle |= {session.source.ids[i]: "normal" for i in ranked[~truth][:ORACLE]}
         session.label(oracle, by="oracle")
     return {"columns": ["auroc", "auprc", "top1pct_precision"], "rows": rows}
+
+
+def rates(truth: np.ndarray, scores: np.ndarray) -> list[float]:
+    """Return AUROC, AUPRC and the precision in the top 1 % of images that are given in their order."""
+    n_top = max(1, round(len(truth) / 100))
+    return [
+        float(roc_auc_score(truth, scores)),
+        float(average_precision_score(truth, scores)),
+        float(truth[:n_top].mean()),
+    ]
 
 
 def hunt(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
     """Ten pages of what the session offers, all labelled; the deep tier trains meanwhile."""
     found, waits = [], []
     n_found = 0
-    for _ in range(_PAGES):
+    for _ in range(PAGES):
         if unit.tiers == "both" and not session.is_busy:
             session.train()
         started = time.perf_counter()
-        offered = [candidate.image_id for candidate in session.query(_PAGE)]
+        offered = [candidate.image_id for candidate in session.query(PAGE)]
         waits.append(round(time.perf_counter() - started, 2))
         time.sleep(unit.look_s)  # the person looks at the page
         answers = {i: "anomaly" if i in case.anomalies else "normal" for i in offered}
@@ -160,7 +163,7 @@ def hunt(session: Any, case: Case, unit: Unit) -> dict[str, Any]:
     session.wait()
     return {
         "columns": [f"found@{n}" for n in LOOKS],
-        "rows": [[found[n // _PAGE - 1] for n in LOOKS]],
+        "rows": [[found[n // PAGE - 1] for n in LOOKS]],
         "found": found,
         "waits_s": waits,
     }
@@ -183,6 +186,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "hunt.jsonl", help="result file")
     parser.add_argument(
+        "--probe", type=Path, default=ROOT / "build" / "probe.jsonl", help="result file of probe.py"
+    )
+    parser.add_argument(
         "--tables", action="store_true", help="run nothing: print tables from the result file"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
@@ -201,6 +207,11 @@ def main() -> None:
         records = run_all(units, records, arguments.out)
     wanted = [r for r in records if any(_is_of(r, unit) for unit in units)]
     print(tables(wanted, arguments.shared / "bench" / "reference.json"))
+    probe = read(arguments.probe)
+    if wanted and probe:
+        from probe import paired_tables  # noqa: PLC0415 (it imports from here)
+
+        print(paired_tables(wanted, probe))
     if arguments.json:
         print(json.dumps({"benchmark": "hunt", "runs": wanted, **provenance()}))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -164,10 +165,92 @@ def test_a_result_file_is_read_line_by_line(monkeypatch, tmp_path):
     assert [r["seed"] for r in hunt.read(path)] == [1, 2]
 
 
-def test_without_the_cases_the_hunt_says_which_folder_is_missing(tmp_path):
-    done = run("hunt.py", "--shared", str(tmp_path))
+@pytest.mark.parametrize("program", ["hunt.py", "probe.py"])
+def test_without_the_cases_each_says_which_folder_is_missing(program, tmp_path):
+    done = run(program, "--shared", str(tmp_path))
     assert done.returncode == 2
     assert "name the folder with --shared" in done.stderr
+
+
+# ---- probe.py ------------------------------------------------------------------
+
+
+def paper_and_hunt(case, seed, auprc, found):
+    return [
+        {
+            "case": case,
+            "mode": "paper",
+            "seed": seed,
+            "columns": ["auroc", "auprc", "top1pct_precision"],
+            "rows": [[0.5, value, 0.25] for value in auprc],
+        },
+        {
+            "case": case,
+            "mode": "hunt",
+            "seed": seed,
+            "columns": ["found@120", "found@240"],
+            "rows": [found],
+        },
+    ]
+
+
+def test_a_play_labels_what_ranks_highest_and_counts_the_anomalies(monkeypatch):
+    probe = load("probe", monkeypatch)
+    truth = np.arange(300) % 10 == 0
+    given = []
+
+    def score(labels):
+        given.append(dict(labels))
+        return -np.arange(300) // 2  # in pairs of ties
+
+    found = probe.Play(truth, {0: 1, 1: 0}, score).hunt()
+    assert found["found"] == [2, 4, 7, 9, 12, 14, 16, 19, 21, 24]
+    assert found["rows"] == [[2, 7, 12, 24]]
+    assert given[0] == {0: 1, 1: 0}
+    assert sorted(given[1]) == list(range(26))
+
+    given.clear()
+    rows = probe.Play(truth, {0: 1, 1: 0}, score).paper()["rows"]
+    assert [sorted(labels) for labels in given[:2]] == [[0, 1], [*range(13), *range(20, 101, 10)]]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert rows[0][2] == 0  # none of 2, 3 and 4
+
+
+def test_differences_are_taken_between_runs_of_the_same_case_and_seed(monkeypatch):
+    probe = load("probe", monkeypatch)
+    case = "galaxyzoo1-merger"
+    ours = paper_and_hunt(case, 0, [0.2, 0.5, 0.5], [10, 20]) + paper_and_hunt(case, 1, [0.1] * 3, [7, 7])
+    theirs = paper_and_hunt(case, 1, [0.1] * 3, [1, 2]) + paper_and_hunt(case, 0, [0.1] * 3, [8, 1])
+    lines = probe.paired_tables(ours, theirs).splitlines()
+    assert f"| {case} | 1 | +0.050 ± 0.050 | +0.000 ± 0.000 | 2 |" in lines
+    assert f"| {case} | 0-4 | +4.0 ± 2.0 | +12.0 ± 7.0 | +0.150 ± 0.150 |" in lines
+    assert probe.signed([3.0, 5.0, 4.0], 1) == "**+4.0 ± 0.6**"
+    assert probe.signed([-1.0, 1.0], 1) == "+0.0 ± 1.0"
+    assert probe.signed([1.0], 1) == "+1.0"
+
+
+def test_the_probe_made_again_is_measured_in_errors_of_the_reference(monkeypatch):
+    probe = load("probe", monkeypatch)
+    case = "galaxyzoo1-merger"
+    records = [r for seed in (0, 1) for r in paper_and_hunt(case, seed, [0.1], [10, 20 + 2 * seed])]
+    given = {
+        "paper": {"mean": [0.5, 0.4, 0.25], "sem": [0.1] * 3},
+        "hunt": {"mean": [9, 20], "sem": [2, 0.5]},
+    }
+    lines = probe.reproduction(records, {case: {"frozen_probe": given}}).splitlines()
+    assert lines[2:] == [
+        f"| {case} | paper | 3 | 2 | 2 | -1.0 | -3.0 |",
+        f"| {case} | hunt | 2 | 1 | 2 | +1.2 | +2.0 |",
+    ]
+
+
+def test_photographs_are_reduced_before_they_are_enlarged(monkeypatch):
+    probe = load("probe", monkeypatch)
+    stripes = np.zeros((1, 84, 84, 3), np.uint8)
+    stripes[:, :, ::2] = 255  # too fine for half the side
+    assert probe.fed(stripes, None).shape == (1, 128, 128, 3)
+    assert probe.fed(stripes, 32).shape == (1, 128, 128, 3)
+    assert probe.fed(stripes, 32).std() < 0.2 * probe.fed(stripes, None).std()
 
 
 # ---- step.py ----------------------------------------------------------------------------------
