@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,6 @@ __all__ = ["Evidence"]
 
 _FADING = 0.5  # what a record counts in the next cycle, whose model is another one
 _MAX_Z = 40.0  # beyond any normal score: such a line is damaged, and would outweigh all others
-_log = logging.getLogger(__name__)
 
 
 class _Record(NamedTuple):
@@ -69,17 +68,14 @@ class Evidence:
     """
 
     def __init__(self, path: Path, ids: Sequence[str]) -> None:
-        self._path, self._ids = path, ids
+        self._ids = ids
         self._lock = threading.Lock()
         self._learnt: dict[int, frozenset[int]] = {}
         self._records: dict[int, _Record] = {}
         self._test: _Test | None = None
-        self._unwritten = ""
-        self._is_torn = False  # the last line lacks its end: the kernel was killed while it was written
-        text = self._read()
-        index = {image_id: i for i, image_id in enumerate(ids)} if text else {}
-        for line in text.splitlines():
-            self._replay(line, index)
+        self._file = JsonLines(path)
+        index = {image_id: i for i, image_id in enumerate(ids)} if path.exists() else {}
+        self._file.replay(lambda entry: self._replay(entry, index))
 
     def __repr__(self) -> str:
         with self._lock:
@@ -112,7 +108,7 @@ class Evidence:
             self._test = _Test(cycle, positions, instant, deep, *ordered)
             if positions != known:
                 self._learnt[cycle] = positions
-                self._append([{"cycle": cycle, "learnt": [self._ids[i] for i in sorted(positions)]}])
+                self._file.append([{"cycle": cycle, "learnt": [self._ids[i] for i in sorted(positions)]}])
 
     def judgement(self, labels: Mapping[int, int]) -> Judgement:
         """Take the labels that are new, and judge by all there are.
@@ -153,43 +149,16 @@ class Evidence:
             if np.isfinite(scores).all():
                 self._records[i] = record = _Record(test.cycle, *scores)
                 lines.append({"id": self._ids[i], **record._asdict()})
-        self._append(lines)
+        self._file.append(lines)
 
-    def _read(self) -> str:
-        try:
-            text = self._path.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
-        except OSError:
-            _log.exception("The evidence cannot be read from %s", self._path)
-            return ""
-        self._is_torn = bool(text) and not text.endswith("\n")
-        return text
-
-    def _append(self, entries: list[dict[str, object]]) -> None:
-        self._unwritten += "".join(json.dumps(entry) + "\n" for entry in entries)
-        if not self._unwritten:
+    def _replay(self, entry: dict[str, Any], index: Mapping[str, int]) -> None:
+        cycle = int(np.int64(entry["cycle"]))
+        if "learnt" in entry:
+            self._learnt[cycle] = frozenset(index[i] for i in entry["learnt"] if i in index)
             return
-        text, self._is_torn = ("\n" if self._is_torn else "") + self._unwritten, True  # until it is whole
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(text)
-            self._unwritten, self._is_torn = "", False
-        except OSError:
-            _log.exception("The evidence cannot be written to %s", self._path)
-
-    def _replay(self, line: str, index: Mapping[str, int]) -> None:
-        try:
-            entry = json.loads(line)
-            cycle = int(np.int64(entry["cycle"]))
-            if "learnt" in entry:
-                self._learnt[cycle] = frozenset(index[i] for i in entry["learnt"] if i in index)
-                return
-            record = _Record(cycle, _z(entry["instant"]), _z(entry["deep"]))
-            if entry["id"] in index:
-                self._records[index[entry["id"]]] = record
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            _log.warning("A line of %s cannot be read and is skipped", self._path)
+        record = _Record(cycle, _z(entry["instant"]), _z(entry["deep"]))
+        if entry["id"] in index:
+            self._records[index[entry["id"]]] = record
 
 
 def _z(value: str | float) -> float:

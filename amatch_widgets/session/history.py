@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.learn.metrics import Metrics
 from amatch_widgets.learn.records import StepRecord
+from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["CycleRecord", "History", "utc_now"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +57,7 @@ class History:
     The file is only for the curves after a restart, so a line that cannot be read is skipped,
     and a disk that is full does not stop a training.
 
-    Thread safety: ``_lock`` guards both lists; the file is written by the worker's thread alone.
+    Thread safety: ``_lock`` guards both lists; ``_file`` is written to by the worker's thread alone.
 
     Parameters
     ----------
@@ -72,13 +69,11 @@ class History:
     """
 
     def __init__(self, path: Path, *, last_step: int) -> None:
-        self._path = path
         self._lock = threading.Lock()
         self._steps: list[StepRecord] = []
         self._cycles: list[CycleRecord] = []
-        self._is_torn = False  # the last line lacks its end: the kernel was killed while it was written
-        for line in self._read().splitlines():
-            self._replay(line)
+        self._file = JsonLines(path)
+        self._file.replay(self._replay)
         self._forget_from(last_step + 1)
 
     def __repr__(self) -> str:
@@ -105,52 +100,33 @@ class History:
         with self._lock:
             self._forget_from(record.step)
             self._steps.append(record)
-        self._append({"step": asdict(record)})
+        self._file.append([{"step": asdict(record)}])
 
     def add_cycle(self, record: CycleRecord) -> None:
         """Take a cycle."""
         with self._lock:
             self._cycles.append(record)
-        self._append({"cycle": asdict(record) | {"metrics": record.metrics.to_dict()}})
+        self._file.append([{"cycle": asdict(record) | {"metrics": record.metrics.to_dict()}}])
 
-    def _read(self) -> str:
-        try:
-            text = self._path.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
-        except OSError:
-            _log.exception("The history cannot be read from %s", self._path)
-            return ""
-        self._is_torn = bool(text) and not text.endswith("\n")
-        return text
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = ("\n" if self._is_torn else "") + json.dumps(entry) + "\n"
-        self._is_torn = True  # until it is whole
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
-            self._is_torn = False
-        except OSError:
-            _log.exception("The history cannot be written to %s", self._path)
-
-    def _replay(self, line: str) -> None:
-        try:
-            entry = json.loads(line)
-            if "step" in entry:
-                record = StepRecord(**entry["step"])
-                self._forget_from(record.step)
-                self._steps.append(record)
-            else:
-                fields = entry["cycle"]
-                self._cycles.append(CycleRecord(**fields | {"metrics": Metrics.from_dict(fields["metrics"])}))
-        except (ValueError, KeyError, TypeError):
-            _log.warning("A line of %s cannot be read and is skipped", self._path)
+    def _replay(self, entry: dict[str, Any]) -> None:
+        if "step" in entry:
+            record = StepRecord(**entry["step"])
+            self._forget_from(record.step)
+            self._steps.append(record)
+        else:
+            fields = entry["cycle"]
+            cycle = CycleRecord(**fields | {"metrics": Metrics.from_dict(fields["metrics"])})
+            _forget(self._cycles, cycle.step)  # a full disk: it was written twice
+            self._cycles.append(cycle)
 
     def _forget_from(self, step: int) -> None:
-        for records in (self._steps, self._cycles):
-            while records and records[-1].step >= step:
-                records.pop()
+        _forget(self._steps, step)
+        _forget(self._cycles, step)
+
+
+def _forget(records: list[StepRecord] | list[CycleRecord], from_step: int) -> None:
+    while records and records[-1].step >= from_step:
+        records.pop()
 
 
 def utc_now() -> str:

@@ -149,3 +149,18 @@ def test_a_file_that_cannot_be_read_is_told_in_the_log(path, caplog):
     with caplog.at_level(logging.ERROR):
         assert History(path, last_step=3).steps == []
     assert "history cannot be read" in caplog.text
+
+
+def test_what_a_full_disk_kept_out_comes_later_and_a_cycle_written_twice_counts_once(path):
+    history = filled(path, 2)
+    history.add_cycle(cycle(1, 2))
+    text = path.read_text()
+    path.unlink()
+    path.mkdir()
+    history.add_step(step(3, 2))
+    path.rmdir()
+    path.write_text(text + text.splitlines()[-1] + "\n")  # a part of what came before, once more
+    history.add_step(step(4, 2))
+    again = History(path, last_step=4)
+    assert again.steps == history.steps
+    assert again.cycles == history.cycles
