@@ -165,7 +165,7 @@ def test_a_result_file_is_read_line_by_line(monkeypatch, tmp_path):
     assert [r["seed"] for r in hunt.read(path)] == [1, 2]
 
 
-@pytest.mark.parametrize("program", ["hunt.py", "probe.py"])
+@pytest.mark.parametrize("program", ["hunt.py", "probe.py", "ablation.py"])
 def test_without_the_cases_each_says_which_folder_is_missing(program, tmp_path):
     done = run(program, "--shared", str(tmp_path))
     assert done.returncode == 2
@@ -251,6 +251,55 @@ def test_photographs_are_reduced_before_they_are_enlarged(monkeypatch):
     assert probe.fed(stripes, None).shape == (1, 128, 128, 3)
     assert probe.fed(stripes, 32).shape == (1, 128, 128, 3)
     assert probe.fed(stripes, 32).std() < 0.2 * probe.fed(stripes, None).std()
+
+
+# ---- ablation.py ------------------------------------------------------------------------------
+
+
+def test_every_variant_of_the_ablation_ranks_and_only_the_default_is_the_product(monkeypatch):
+    from amatch_widgets.query.head import InstantHead  # noqa: PLC0415
+
+    ablation = load("ablation", monkeypatch)
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(300, 16)) * np.geomspace(1, 0.1, 16)).astype(np.float16)
+    spaces = [slice(0, 8), slice(8, 16)]
+    ids = [f"{i:03}" for i in range(300)]
+    anomalies = [ids[i] for i in np.argsort(-vectors[:, 0])[:40]]
+    case = ablation.Case(
+        Path(), ids, frozenset(anomalies), {"0": {"anomaly": anomalies[:8], "normal": ids[:2]}}
+    )
+
+    class Made:
+        def of(self, wanted):
+            parts = [vectors[:, spaces[i]] for i in wanted]
+            return np.concatenate(parts, 1), spaces[: len(parts)]
+
+    found = {
+        name: ablation.run(Made(), case, variant, "paper", 0)["rows"]
+        for name, variant in ablation.VARIANTS.items()
+        if not variant.feeds
+    }
+    head = InstantHead(vectors, spaces, np.ones(300, bool))
+    product = ablation.Play.start(case, "paper", 0, lambda labels: head.fit(labels).scores).paper()["rows"]
+    assert found[ablation.DEFAULT] == product
+    assert [name for name, rows in found.items() if rows == product] == [ablation.DEFAULT]
+
+
+def test_a_variant_that_does_not_touch_a_case_counts_there_as_the_default(monkeypatch):
+    ablation = load("ablation", monkeypatch)
+    default, changed = [], []
+    for seed in (0, 1):
+        for case in ("galaxyzoo1-merger", "miniimagenet-crate"):
+            default += paper_and_hunt(case, seed, [0.1] * 3, [5, 6])
+        changed += paper_and_hunt("galaxyzoo1-merger", seed, [0.3] * 3, [7, 6])
+    records = [r | {"variant": ablation.DEFAULT} for r in default]
+    records += [r | {"variant": "galaxies at 192 px"} for r in changed]
+    lines = ablation.tables(records).splitlines()
+    assert "| galaxies at 192 px | 0-4 | +1.0 ± 0.6 | +0.0 ± 0.0 | +0.100 ± 0.058 |" in lines
+    assert "| galaxies at 192 px | galaxies | **+2.0 ± 0.0** | +0.0 ± 0.0 | **+0.200 ± 0.000** |" in lines
+    assert not any(line.startswith("| galaxies at 192 px | photographs") for line in lines)
+    said = ablation.agreement(records, default[:2])
+    assert "found@120 +0.0 on average and 0.0 at most (1 runs)" in said
 
 
 # ---- step.py ----------------------------------------------------------------------------------
