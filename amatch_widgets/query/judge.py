@@ -1,7 +1,8 @@
-"""Whether the trained model may rank: judged by labels that came after its training.
+"""Whether the trained model may rank: judged by labels that it has not learnt from.
 
 Judging is prequential (Dawid 1984, "Present position and potential developments: the prequential
-approach"): a label tests the trained model and an instant fit, both of the labels before it.
+approach"): a label tests the trained model and the instant fit that ranked when it was given, both
+of labels before it. So the question is whether the model adds to what the instant tier knows now.
 """
 
 from __future__ import annotations
@@ -133,13 +134,16 @@ def judge(
     -----
     People label what ranks high, so ranks among the labelled images would favour the tier that did
     not choose them. A regression asks for the answer *given* both scores, and where these scores
-    (or chance) chose the image, the answer does not depend on the choice.
+    (or chance) chose the image, the answer does not depend on the choice. Hence the instant scores
+    have to be those of the fit that ranked when the label was given: were an earlier one tested, of
+    the time of the training, the fits that choose would know more than it, and an image shown in
+    spite of a low score would be likelier an anomaly than that score says. In simulated hunts a
+    useful model that takes part in choosing was then demoted.
 
     Its limits: the linear form is trusted outside the top, where nobody looks. A wrong promotion
-    shows in the next pages as normals with a high z_d, which lowers b_d. Later instant fits, which
-    know more than the one that is tested, choose as well: an image shown in spite of a low score is
-    likelier an anomaly than the score says. That gives nothing to a model that tells nothing, but
-    one that takes part in choosing is thought less of than it deserves.
+    shows in the next pages as normals with a high z_d, which lowers b_d. And the scores of all
+    instant fits are taken to tell as much as one another; while the tier improves fast, a useful
+    model that takes part in choosing is thought a little less of than it deserves.
     """
     is_rated = np.isfinite(instant) & np.isfinite(deep)
     x = np.column_stack([np.ones(len(instant)), instant, deep])[is_rated]

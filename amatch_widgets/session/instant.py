@@ -27,7 +27,7 @@ class InstantTier:
     labels : callable
         Returns (version, {index: class}) of the labels to learn from.
     use : callable
-        Takes each new fit, on this tier's thread.
+        Takes each new fit and the labels it was made of, on this tier's thread.
     fail : callable
         Takes the error of a fit that failed, on this tier's thread.
     seed : int
@@ -35,13 +35,13 @@ class InstantTier:
     Notes
     -----
     Thread safety: ``_changed`` guards ``_head``, ``_fitted`` and ``_is_closed``. Fits are made
-    outside the lock, on this tier's thread; the engine may ask `fit_without` on its own.
+    outside the lock, on this tier's thread; the engine may call `fit` on its own.
     """
 
     def __init__(
         self,
         labels: Callable[[], tuple[int, Mapping[int, int]]],
-        use: Callable[[InstantFit], None],
+        use: Callable[[InstantFit, Mapping[int, int]], None],
         fail: Callable[[Exception], None],
         *,
         seed: int,
@@ -94,8 +94,8 @@ class InstantTier:
                 return True
             return self._changed.wait_for(lambda: self._is_closed or not self._is_behind(), timeout_s)
 
-    def fit_without(self, labels: Mapping[int, int]) -> InstantFit | None:
-        """Fit to other labels, for a comparison; nothing is kept. None without embeddings."""
+    def fit(self, labels: Mapping[int, int]) -> InstantFit | None:
+        """Fit to these labels, for the caller alone; nothing is kept. None without embeddings."""
         head = self._head
         return None if head is None else head.fit(labels)
 
@@ -120,7 +120,7 @@ class InstantTier:
                 version, labels = self._labels()
             assert head is not None  # the thread starts with one
             try:
-                self._use(head.fit(labels))
+                self._use(head.fit(labels), labels)
             except Exception as error:  # noqa: BLE001 (the thread's border: the ranking before stays)
                 _log.exception("The instant tier could not be fitted to %d labels", len(labels))
                 self._fail(error)

@@ -58,6 +58,14 @@ class Outcome:
     judgement: Judgement | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Offer:
+    """A fit that ranks, and the positions that were labelled before it did."""
+
+    fit: InstantFit
+    known: frozenset[int]
+
+
 class Tiers:
     """Bring both tiers' scores to the scoreboard.
 
@@ -78,8 +86,9 @@ class Tiers:
 
     Notes
     -----
-    Thread safety: ``_store`` and ``_is_done`` are replaced as a whole, by the worker's thread. `embed`
-    and `use_deep` belong on that thread, all else may be called from any.
+    Thread safety: ``_store`` and ``_is_done`` are replaced as a whole, by the worker's thread,
+    ``_offer`` by the instant tier's. `embed` and `use_deep` belong on the worker's thread, all else
+    may be called from any.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class Tiers:
         self._store: EmbeddingStore | None = None
         self._is_done = False  # whether this session has looked through all images
         self._evidence = Evidence(path / "evidence.jsonl", source.ids)
+        self._offer: _Offer | None = None  # what the instant tier ranks by
         self._instant = InstantTier(learnable, self._use_instant, self._tell_failure, seed=self._seed)
 
     @property
@@ -118,6 +128,10 @@ class Tiers:
 
     def open(self) -> list[str]:
         """Rank by the embeddings of last time, if they are still there; return what to tell the user."""
+        deep = self._board.deep
+        if deep is not None:
+            cycle, scores = deep
+            self._evidence.begin(cycle, None, scores)
         key = self._manifest().embeddings
         if key is None:
             return []
@@ -127,9 +141,6 @@ class Tiers:
             return [str(error)]
         if store.n_done:
             self._use_embeddings(store, bool(self._manifest().has_up), key)
-            deep = self._board.deep
-            if deep is not None:
-                self._compare(*deep, None)
             self._instant.wait(_PATIENCE_S)  # the session is then exactly where it was
         else:  # they are gone, and will be made anew
             store.close()
@@ -166,7 +177,7 @@ class Tiers:
 
         store, key = self._store, self._manifest().embeddings
         _, labels = self._learnable()
-        fit = self._instant.fit_without(labels)
+        fit = self._instant.fit(labels)
         if store is None or store.projection is None or key is None or fit is None or fit.weights is None:
             return None
         return Start(
@@ -190,7 +201,7 @@ class Tiers:
         `learnt` are the labels, {index: class}, that the model has learnt from; None: those it had
         when it was trained, in this session or an earlier one.
         """
-        self._compare(cycle, scores, learnt)
+        self._evidence.begin(cycle, learnt, scores)
         judgement = self._judge()
         self._board.use_deep(cycle, step, scores, judgement)
         self._tell()
@@ -225,6 +236,7 @@ class Tiers:
     def close(self) -> None:
         """End the instant tier's thread and close the embeddings."""
         self._instant.close()
+        self._ask(self._learnable()[1])  # those that no fit was made of any more
         if self._store is not None:
             self._store.close()
 
@@ -239,10 +251,19 @@ class Tiers:
         spaces = Projection.from_arrays(store.projection).spaces
         self._instant.start(store.vectors, spaces, store.is_done)
 
-    def _use_instant(self, fit: InstantFit) -> None:
+    def _use_instant(self, fit: InstantFit, learnt: Mapping[int, int]) -> None:
         """Take a new fit; on the instant tier's thread."""
+        now = self._learnable()[1]
+        self._ask(now)
+        self._offer = _Offer(fit, frozenset(learnt.keys() | now.keys()))
         self._board.use_instant(fit, self._judge())
         self._tell()
+
+    def _ask(self, now: Mapping[int, int]) -> None:
+        """Ask what the last fit thought of the labels that were given while it ranked."""
+        offer = self._offer
+        if offer is not None and offer.fit.kind == "labels":  # novelty is a ranking of another kind
+            self._evidence.ask(now, offer.fit.scores, offer.known)
 
     def _tell_failure(self, error: Exception) -> None:
         """Say that a fit failed; on the instant tier's thread."""
@@ -251,21 +272,6 @@ class Tiers:
             "safe, and the next one tries again. If it stays so, close the session and open it anew."
         )
         self._hub.publish(Message("error", text))
-
-    def _compare(self, cycle: int, deep: npt.NDArray[np.float32], learnt: Mapping[int, int] | None) -> None:
-        """From now on, let labels test a trained model against the instant tier of the same labels."""
-        if learnt is None:
-            at = self._evidence.learnt_of(cycle)
-            if at is None:
-                return
-            learnt = {i: c for i, c in self._learnable()[1].items() if i in at}
-            fit = self._instant.fit_without(learnt)
-            if fit is not None:
-                self._evidence.begin(cycle, None, fit.scores, deep)
-            return
-        fit = self._instant.fit_without(learnt)
-        if fit is not None:
-            self._evidence.begin(cycle, learnt, fit.scores, deep)
 
     def _judge(self) -> Judgement | None:
         """Judge the deep tier by all labels that tested it; None where there is no instant tier."""

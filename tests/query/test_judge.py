@@ -110,6 +110,44 @@ def test_normals_that_a_promoted_model_brings_lower_what_is_thought_of_it():
     assert after.probability < before.probability
 
 
+def long_hunt(seed, kind, weight):
+    """Label ten pages that newer and newer instant fits choose, alone or with the deep model."""
+    rng = np.random.default_rng(seed)
+    is_anomaly, n_pages = np.arange(N) < 100, 10
+    noise, own = rng.normal(size=(2, N))
+    first = noise + 1.5 * is_anomaly
+    deep = {"noise": own, "blurred": 0.8 * first + 0.6 * own, "helpful": own + 1.5 * is_anomaly}[kind]
+    deep, pages, instant = deep.astype(np.float32), [], []
+    for shift in np.linspace(1.5, 2.5, n_pages):
+        fit = (noise + shift * is_anomaly).astype(np.float32)
+        ranking = np.argsort(-(blend.blend(fit, deep, weight) if weight else fit))
+        pages.append(ranking[~np.isin(ranking, pages)][:PAGE])
+        instant.append(normal_scores(fit, pages[-1]))
+        noise = 0.8 * noise + 0.6 * rng.normal(size=N)  # a fit resembles the one before
+    at = np.concatenate(pages)
+    return judge.judge(np.concatenate(instant), normal_scores(deep, at), is_anomaly[at])
+
+
+def long_hunts(kind, weight):
+    return [long_hunt(seed, kind, weight) for seed in range(100)]
+
+
+def test_a_useful_model_that_takes_part_in_choosing_keeps_its_part():
+    """Tested by the instant fit of its training instead, it did so in 13 of 100 hunts."""
+    found, without = long_hunts("helpful", 1), long_hunts("helpful", 0)
+    assert np.mean([judgement.weight > 0 for judgement in found]) >= 0.95
+    assert np.mean([j.n_anomalies for j in found]) > np.mean([j.n_anomalies for j in without]) + 3
+
+
+@pytest.mark.parametrize("kind", ["noise", "blurred"])
+def test_a_useless_model_that_takes_part_in_choosing_loses_it(kind):
+    assert np.mean([judgement.weight > 0 for judgement in long_hunts(kind, 1)]) <= 0.07
+
+
+def test_noise_takes_part_as_seldom_while_the_instant_tier_improves():
+    assert np.mean([judgement.weight > 0 for judgement in long_hunts("noise", 0)]) <= 0.07
+
+
 # ---- the fit --------------------------------------------------------------------------------
 
 
