@@ -143,7 +143,7 @@ def judge(
     Its limits: the linear form is trusted outside the top, where nobody looks. A wrong promotion
     shows in the next pages as normals with a high z_d, which lowers b_d. And the scores of all
     instant fits are taken to tell as much as one another; while the tier improves fast, a useful
-    model that takes part in choosing is thought a little less of than it deserves.
+    model that takes part in choosing is thought less of than it deserves, and may be demoted.
     """
     is_rated = np.isfinite(instant) & np.isfinite(deep)
     x = np.column_stack([np.ones(len(instant)), instant, deep])[is_rated]

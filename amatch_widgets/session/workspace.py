@@ -33,6 +33,7 @@ class Workspace:
         checkpoints/cycle=0003-step=00000300.safetensors
         scores/cycle=0003/part-00000.parquet
         history.jsonl               step and cycle records
+        evidence.jsonl              what labels said of the trained models
         session.lock, session.owner who holds the folder
 
     The lock is one of the operating system (flock), so it dies with its process: a stale one of

@@ -117,7 +117,7 @@ def test_too_little_for_what_cannot_be_parted_is_an_error(size):
 
 @pytest.mark.parametrize(
     ("n", "side", "size"),
-    [(96, 64, 32), (96, 128, 32), (96, 192, 14), (96, 1024, 1), (12, 64, 12), (1, 64, 1), (100, 64, 25)],
+    [(96, 64, 32), (96, 128, 32), (96, 192, 16), (96, 1024, 1), (12, 64, 12), (1, 64, 1), (100, 64, 25)],
 )
 def test_chunks_on_a_cpu_are_even_and_bounded(n, side, size):
     assert chunk_size(n, side, CPU) == size
