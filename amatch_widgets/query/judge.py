@@ -58,15 +58,13 @@ class Judgement:
             f"{self.n_normals:,} {'normal' if self.n_normals == 1 else 'normals'}"
         )
         if min(self.n_anomalies, self.n_normals) < MIN_JUDGED:
-            return (
-                f"too few labels since it was trained to judge it, {since} ({MIN_JUDGED} of each are needed)"
-            )
+            return f"too few labels since to judge it ({since}; {MIN_JUDGED} of each needed)"
         percent = int(100 * self.probability)  # rounded down: 94.9 % is not the 95 % that are needed
         if self.weight:
-            return f"judged better (probability {percent} %, {since} since; weight {self.weight:.2g})"
+            return f"judged better ({percent} % sure that it adds, weight {self.weight:.2g}; {since} since)"
         return (
-            f"not judged better (it adds to the ranking with a probability of {percent} %, "
-            f"{100 * _CONFIDENCE:.0f} % are needed; {since} since)"
+            f"not judged better ({percent} % sure that it adds, {100 * _CONFIDENCE:.0f} % needed; "
+            f"{since} since)"
         )
 
 

@@ -165,10 +165,10 @@ class Scoreboard:
             note = f"Ranked by the instant tier, from {labels}."
             if deep is None or not deep.weight:
                 if deep is not None:
-                    note += f" The model trained in cycle {deep.cycle} ranks nothing: {deep.verdict}."
+                    note += f" The model of cycle {deep.cycle} ranks nothing: {deep.verdict}."
                 self._shown = _Shown(version, "instant", _frozen(fit.scores), None, note)
             else:
-                note += f" The model trained in cycle {deep.cycle} takes part: {deep.verdict}."
+                note += f" The model of cycle {deep.cycle} takes part: {deep.verdict}."
                 mixed = blend(fit.scores, deep.scores, deep.weight)
                 self._shown = _Shown(version, "both", _frozen(mixed), deep.step, note)
 

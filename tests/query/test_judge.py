@@ -14,11 +14,8 @@ from amatch_widgets.query.judge import MIN_JUDGED, Judgement, normal_scores
 
 N, RARE, PAGE, PAGES = 5000, 40, 20, 5
 SEEDS = range(200)
-TOO_FEW = "too few labels since it was trained to judge it, 3 anomalies and 20 normals (5 of each are needed)"
-TOO_UNSURE = (
-    "not judged better (it adds to the ranking with a probability of 94 %, 95 % are needed; "
-    "9 anomalies and 63 normals since)"
-)
+TOO_FEW = "too few labels since to judge it (3 anomalies and 20 normals; 5 of each needed)"
+TOO_UNSURE = "not judged better (94 % sure that it adds, 95 % needed; 9 anomalies and 63 normals since)"
 MEAN, SD = np.array([0, 1, 0]), np.array([10, 2, 0.5])
 
 
@@ -251,7 +248,7 @@ def test_five_of_each_are_enough():
         ),
         (
             Judgement(0.0, math.nan, 1, 1),
-            "too few labels since it was trained to judge it, 1 anomaly and 1 normal (5 of each are needed)",
+            "too few labels since to judge it (1 anomaly and 1 normal; 5 of each needed)",
         ),
         (
             Judgement(0.0, 0.9499, 9, 63),
@@ -259,7 +256,7 @@ def test_five_of_each_are_enough():
         ),
         (
             Judgement(0.8, 0.996, 9, 63),
-            "judged better (probability 99 %, 9 anomalies and 63 normals since; weight 0.8)",
+            "judged better (99 % sure that it adds, weight 0.8; 9 anomalies and 63 normals since)",
         ),
     ],
 )

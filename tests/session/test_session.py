@@ -535,7 +535,7 @@ def test_the_instant_tier_ranks_alone_until_the_trained_model_was_judged_better(
     session = make_session(test_share=0)
     cycle(session)
     assert session.ranked_by == "instant"
-    assert "ranks nothing: too few labels since it was trained" in session.ranking_note
+    assert "ranks nothing: too few labels since to judge it" in session.ranking_note
     first, second = unlabelled(session)[:2]
     session.label({first: "normal"})
     session.query(0)
