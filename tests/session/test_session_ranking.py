@@ -1,0 +1,107 @@
+"""What a session hands out: queries, rankings, similar images, and tables of the best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amatch_widgets.errors import ConfigError, LabelError, NotTrainedError
+from tests.session.helper import SKY, WAIT_S, cycle, holey, labels_of
+
+# ---- queries ----------------------------------------------------------------------------------
+
+
+def test_a_query_before_any_scores_is_random_and_says_so(session):
+    found = session.query(5)
+    assert len({c.image_id for c in found}) == 5
+    assert {(c.score, c.reason) for c in found} == {(None, "random: nothing is scored yet")}
+
+
+@pytest.mark.parametrize("strategy", ["top", "uncertain", "random", "mixed"])
+def test_a_query_leaves_out_what_has_a_label_or_cannot_be_read(make_session, strategy):
+    source = holey([i for i in range(60) if SKY.truth[SKY.ids[i]] == "normal"][-10:])
+    some = list(SKY.ids[:12])
+    session = make_session(source, labels={i: SKY.truth[i] for i in some} | {some[0]: "anomaly"})
+    cycle(session)
+    found = {c.image_id for c in session.query(60, strategy=strategy)}
+    bad = {source.ids[i] for i in source.bad}
+    assert found == set(source.ids) - set(labels_of(session)) - bad
+
+
+def test_the_top_is_what_scores_highest_among_the_unlabelled(session):
+    cycle(session)
+    found = session.query(5)
+    free = [i for i in session.ranking() if SKY.ids[i] not in labels_of(session)]
+    assert [c.image_id for c in found] == [SKY.ids[i] for i in free[:5]]
+    assert found[0].score == pytest.approx(float(session.scores[free[0]]))
+    assert found[0].reason == "top: rank 1 of 48 unlabelled"
+
+
+def test_rankings_show_what_is_asked_for(session):
+    cycle(session)
+    everything = session.ranking()
+    assert (np.diff(session.scores[everything]) <= 0).all()
+    assert sorted(everything) == list(range(60))
+    np.testing.assert_array_equal(session.ranking("lowest"), everything[::-1])
+    labelled, free = (session.ranking(show=s) for s in ("labelled", "unlabelled"))
+    assert (len(labelled), len(free)) == (12, 48)
+    assert not set(labelled) & set(free)
+    session.label({SKY.ids[5]: "normal"})
+    assert session.ranking("recent")[0] == 5
+    assert len(session.ranking("recent", show="unlabelled")) == 0
+    assert not np.array_equal(session.ranking("random", seed=1), session.ranking("random", seed=2))
+
+
+@pytest.mark.parametrize("how", ["highest", "recent"])
+def test_an_unknown_ranking_is_refused(session, how):
+    with pytest.raises(ConfigError, match="Unknown show='some'"):
+        session.ranking(how, show="some")
+    with pytest.raises(ConfigError, match="Did you mean 'highest'"):
+        session.ranking("higest")
+
+
+def test_similar_images_come_with_their_cosine(session):
+    with pytest.raises(NotTrainedError, match=r"session\.embed\(\)"):
+        session.similar(SKY.ids[0])
+    session.embed()
+    session.wait(WAIT_S)
+    found = session.similar(SKY.ids[0], 5)
+    assert len({c.image_id for c in found} - {SKY.ids[0]}) == 5
+    assert all(c.reason.startswith("similar: cosine ") for c in found)
+    assert session.similar([SKY.ids[0], SKY.ids[1]], 3)
+    with pytest.raises(LabelError, match="Unknown image id 'x'"):
+        session.similar(["x"])
+    with pytest.raises(LabelError, match="name at least one image"):
+        session.similar([])
+
+
+# ---- tables -----------------------------------------------------------------------------------
+
+
+def test_tables_hold_scores_ranks_and_labels(session, tmp_path):
+    cycle(session)
+    table = session.top(60)
+    assert table["rank"].tolist() == list(range(1, 61))
+    assert table["score"].is_monotonic_decreasing
+    assert (table["label"] == "anomaly").sum() == 4
+    path = session.export(tmp_path / "out" / "top.csv", n=7)
+    assert pd.read_csv(path, dtype={"id": str})["id"].tolist() == table["id"][:7].tolist()
+    labelled = pd.read_csv(session.export(str(tmp_path / "labelled.csv")), dtype={"id": str})
+    assert dict(zip(labelled["id"], labelled["label"], strict=True)) == labels_of(session)
+    assert labelled["rank"].is_monotonic_increasing
+
+
+def test_a_table_of_the_best_before_any_scores_is_refused(session, tmp_path):
+    with pytest.raises(NotTrainedError, match="Train first"):
+        session.top(3)
+    with pytest.raises(NotTrainedError, match="Train first"):
+        session.export(tmp_path / "best.csv", n=3)
+    assert not (tmp_path / "best.csv").exists()
+
+
+def test_the_labels_can_be_exported_before_any_scores(session, tmp_path):
+    table = pd.read_csv(session.export(tmp_path / "labels.csv"))
+    assert len(table) == len(session.labels)
+    assert table["score"].isna().all()
+    assert (table["rank"] == 0).all()
