@@ -165,7 +165,7 @@ def test_a_result_file_is_read_line_by_line(monkeypatch, tmp_path):
     assert [r["seed"] for r in hunt.read(path)] == [1, 2]
 
 
-@pytest.mark.parametrize("program", ["hunt.py", "probe.py", "ablation.py"])
+@pytest.mark.parametrize("program", ["hunt.py", "deep.py", "probe.py", "ablation.py"])
 def test_without_the_cases_each_says_which_folder_is_missing(program, tmp_path):
     done = run(program, "--shared", str(tmp_path))
     assert done.returncode == 2
@@ -342,3 +342,36 @@ def test_the_plain_loops_give_what_the_fast_ones_give(monkeypatch):
     assert step.plain_scores(model, images).numpy() == pytest.approx(scores, abs=1e-4)
     raw = Embedder(model, side=64, n_views=1, precision="float32").raw(images)
     assert step.plain_features(model)(images).numpy() == pytest.approx(raw, abs=1e-3)
+
+
+def deep_record(seed, instant, deep, variant="default"):
+    auprc = {"instant": instant, "deep": deep, "blend 0.5": instant, "blend 1": instant, "blend 2": instant}
+    return {
+        "case": "galaxyzoo1-merger",
+        "start": "pages",
+        "seed": seed,
+        "variant": variant,
+        "auprc": auprc,
+        "train_s": 40.0 + seed,
+    }
+
+
+def test_what_the_deep_tier_adds_is_paired_by_seed(monkeypatch):
+    records = [deep_record(0, 0.1, 0.2), deep_record(1, 0.3, 0.5), deep_record(0, 0.1, 0.05, "hard")]
+    _, header, _, default, hard = load("deep", monkeypatch).tables(records).splitlines()
+    assert header.startswith("| variant | case (pages) | instant | deep |")
+    assert default.startswith(
+        "| default | galaxyzoo1-merger | 0.200 | 0.350 (+0.150 ± 0.050) | 0.200 (+0.000"
+    )
+    assert default.endswith("| 0, 1 | 41 |")
+    assert hard.startswith("| hard | galaxyzoo1-merger | 0.100 | 0.050 (-0.050) |")
+
+
+def test_many_labels_are_drawn_by_the_seed_alone(monkeypatch):
+    module = load("deep", monkeypatch)
+    ids = [f"{i:04d}.png" for i in range(2000)]
+    case = module.Case(Path(), ids, frozenset(ids[:100]), {})
+    labels = module.many(case, 3)
+    assert sorted(labels.values()) == ["anomaly"] * 20 + ["normal"] * 480
+    assert {i for i, label in labels.items() if label == "anomaly"} <= case.anomalies
+    assert labels == module.many(case, 3) != module.many(case, 4)
