@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rate 0.001": {"learning_rate": 1e-3},
 }
 WEIGHTS = (0.5, 1.0, 2.0)
+_STEPS = 100
 _PAGE, _PAGES = 24, 3
 _MANY = {"anomaly": 20, "normal": 480}
 
@@ -82,7 +83,8 @@ def run(unit: Unit) -> dict[str, Any]:
         folder.mkdir()
         for image_id in case.ids:  # the case's images alone, as a user would link them
             (folder / image_id).symlink_to(case.folder / image_id)
-        config = am.TrainConfig(seed=unit.seed, test_share=0, **VARIANTS[unit.variant])
+        options = {"steps": _STEPS, "seed": unit.seed, "test_share": 0, **VARIANTS[unit.variant]}
+        config = am.TrainConfig(**options)
         labels = many(case, unit.seed) if unit.start == "many" else case.labels(unit.seed, 45)
         with am.Session(folder, labels=labels, path=Path(scratch, "run"), train=config) as session:
             session.embed()

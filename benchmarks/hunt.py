@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tiers", choices=TIERS, default="both")
-    parser.add_argument("--steps", type=int, default=100, help="training steps of a cycle")
+    parser.add_argument("--steps", type=int, default=80, help="training steps of a cycle")
     parser.add_argument(
         "--look-s", type=float, default=20, help="mode hunt: seconds that a page of 24 is looked at"
     )

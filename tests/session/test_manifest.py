@@ -64,7 +64,7 @@ def test_the_file_tells_source_options_and_versions(workspace):
     assert found["source"] == {"kind": "demo", "n": 20, "seed": 0, "size": 32, "prevalence": 0.01}
     assert (found["source_name"], found["n_images"]) == ("sky-0", 20)
     assert found["fingerprint"] == SOURCE.fingerprint()
-    assert found["train"]["steps"] == 100
+    assert found["train"]["steps"] == 80
     assert found["versions"]["torch"]
 
 
