@@ -56,7 +56,7 @@ class TrainConfig:
         Unlabelled images a step, as a multiple of `batch`. 0 trains on the labels alone.
     learning_rate : float, > 0, or None
         None: 0.001 for images without an up and 0.0002 for those with one. The pretrained networks
-        know photographs well, and forget more than they learn at the higher rate.
+        know photographs well: at the higher rate a training forgot more of them than it learnt.
     gradient_clip : float, > 0
         Largest norm of the gradient of a step; longer ones are scaled down to it.
     freeze_norm : bool
@@ -77,8 +77,8 @@ class TrainConfig:
     threshold : float, in (0.5, 1]
         Confidence threshold above which a pseudo-label is sure.
     likely_share : float, in [0, 1]
-        Share of the unlabelled images that is drawn from those the instant tier ranks highest, where
-        nearly all there is to learn about a rare class lies.
+        Share of the unlabelled images that is drawn from those the instant tier ranks highest; drawn
+        uniformly, hardly one in a step is of the rare class.
     unlabelled_weight : float, >= 0
         Weight of the unlabelled part of the loss (FixMatch's lambda).
     background : float, >= 0

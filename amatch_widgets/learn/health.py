@@ -16,8 +16,8 @@ _TRAPPED = 0.5  # share of pseudo-labels above the threshold in a first step; 0 
 _PATIENCE = 25  # steps in a row
 _MOST = 0.5  # share of the images that one class takes while the other gets none
 _CHANCE, _NEAR = math.log(2), 0.01  # loss of an output that is the same for every image
-# The average lies behind the trained weights by at most 3 (the default rate, momentum and clipping allow
-# 0.03 a step, and EMA lags by 100 steps); tf_efficientnet_lite0's are 352 long, so that is 0.009 of it.
+# The average lies behind the trained weights by at most 5 (the default rate, momentum and clipping allow
+# 0.05 a step, and EMA lags by 100 steps); tf_efficientnet_lite0's are 352 long, so that is 0.014 of it.
 _APART = 0.05
 
 
