@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hunt import CASES, Case
+from hunt import CASES, Case, read
 from report import ROOT, peak_memory_mb, provenance
 from sklearn.metrics import average_precision_score
 
@@ -194,11 +194,6 @@ def run_all(units: list[Unit], records: list[dict[str, Any]], out: Path) -> list
         found = {name: round(value, 3) for name, value in record["auprc"].items()}
         print(*wanted.values(), found, f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return records
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a result file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def tables(records: list[dict[str, Any]]) -> str:
