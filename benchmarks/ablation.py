@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
-from hunt import CASES, MODES, Case, read
-from probe import SEEDS, Play, append, cells_of, pairs, rows_of, stream
+from hunt import CASES, MODES, Case, append, read
+from probe import SEEDS, Play, cells_of, pairs, rows_of, stream
 from report import ROOT, provenance
 
 if TYPE_CHECKING:

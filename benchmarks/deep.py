@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hunt import CASES, Case, read
+from hunt import CASES, Case, append, read
 from report import ROOT, peak_memory_mb, provenance
 from sklearn.metrics import average_precision_score
 
@@ -188,8 +188,7 @@ def run_all(units: list[Unit], records: list[dict[str, Any]], out: Path) -> list
         started = time.perf_counter()
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             record = process.submit(run, unit).result()
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(out, record)
         records.append(record)
         found = {name: round(value, 3) for name, value in record["auprc"].items()}
         print(*wanted.values(), found, f"{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

@@ -225,14 +225,19 @@ def run_all(units: list[Unit], records: list[dict[str, Any]], out: Path) -> list
             continue
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             record = process.submit(run, unit).result()
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(out, record)
         records.append(record)
         rounded = [[round(value, 4) for value in row] for row in record["rows"]]
         print(
             f"{unit.case} {unit.mode} seed {unit.seed}: {rounded}, {record['wall_s']:.0f} s", file=sys.stderr
         )
     return records
+
+
+def append(out: Path, record: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

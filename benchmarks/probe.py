@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hunt import CASES, CYCLES, LOOKS, MODES, ORACLE, PAGE, PAGES, Case, rates, read
+from hunt import CASES, CYCLES, LOOKS, MODES, ORACLE, PAGE, PAGES, Case, append, rates, read
 from report import ROOT, provenance
 
 if TYPE_CHECKING:
@@ -303,12 +303,6 @@ def main() -> None:
     print(reproduction(records, json.loads((arguments.shared / "bench" / "reference.json").read_text())))
     if arguments.json:
         print(json.dumps({"benchmark": "probe", "runs": records, **provenance()}))
-
-
-def append(out: Path, record: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":
