@@ -49,11 +49,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "labels alone": {"unlabelled_ratio": 0},
     "restart": {"restart": True},
     "whole network": {"frozen_stages": 0},
+    "25 steps": {"steps": 25},
     "50 steps": {"steps": 50},
     "200 steps": {"steps": 200},
     "rate 0.0002": {"learning_rate": 2e-4},
     "rate 0.001": {"learning_rate": 1e-3},
 }
+NAMES = (*VARIANTS, "L2-SP", "stage rates", "alignment", "FreeMatch", "SoftMatch", "quota")
 WEIGHTS = (0.5, 1.0, 2.0)
 _STEPS = 100
 _PAGE, _PAGES = 24, 3
@@ -77,13 +79,17 @@ def run(unit: Unit) -> dict[str, Any]:
     from amatch_widgets.query.blend import blend  # noqa: PLC0415
     from amatch_widgets.score.store import ScoreStore  # noqa: PLC0415
 
+    # isort: split
+    from choices import CHOICES  # noqa: PLC0415 (loads torch)
+
+    CHOICES.get(unit.variant, lambda: None)()
     case = Case.read(unit.case, Path(unit.shared))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "images")
         folder.mkdir()
         for image_id in case.ids:  # the case's images alone, as a user would link them
             (folder / image_id).symlink_to(case.folder / image_id)
-        options = {"steps": _STEPS, "seed": unit.seed, "test_share": 0, **VARIANTS[unit.variant]}
+        options = {"steps": _STEPS, "seed": unit.seed, "test_share": 0, **VARIANTS.get(unit.variant, {})}
         config = am.TrainConfig(**options)
         labels = many(case, unit.seed) if unit.start == "many" else case.labels(unit.seed, 45)
         with am.Session(folder, labels=labels, path=Path(scratch, "run"), train=config) as session:
@@ -150,7 +156,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=["pages"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["default"])
+    parser.add_argument("--variants", nargs="+", choices=NAMES, default=["default"])
     parser.add_argument(
         "--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/ and data/"
     )
@@ -218,7 +224,7 @@ def tables(records: list[dict[str, Any]]) -> str:
 
 def _order(group: tuple[str, str]) -> tuple[int, int]:
     variant, case = group
-    return list(VARIANTS).index(variant), CASES.index(case)
+    return NAMES.index(variant), CASES.index(case)
 
 
 def _gain(values: np.ndarray, alone: np.ndarray) -> str:

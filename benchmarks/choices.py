@@ -1,0 +1,155 @@
+"""Choices for the deep tier's training that were tried and are not in the package.
+
+`deep.py` trains with them by putting them in the place of the trainer's own functions, in the process
+of that one run. What each brings is in RESULTS.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from amatch_widgets.learn import trainer  # before torch, whose threads it sets up
+
+# isort: split
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
+
+from amatch_widgets.learn.fixmatch import PseudoLabels
+from amatch_widgets.learn.stages import block_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PULL = 2.0  # of L2-SP; over 100 steps at a rate of 0.001 it halves a distance three times
+_PER_STAGE = 0.5  # of the learning rate, from one group of blocks to the one before
+_MEMORY = 0.9  # of running means over steps
+_QUOTA = 1 / 16  # of the unlabelled images of a step, taken for anomalies
+
+
+class _Anchored(torch.optim.SGD):
+    """L2-SP (Li, Grandvalet & Davoine 2018, arXiv 1802.01483): a pull towards the starting weights."""
+
+    start: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if self.start is None:  # the head has been set by now
+            self.start = [p.clone() for p in parameters]
+        for p, start in zip(parameters, self.start, strict=True):
+            if p.grad is not None:
+                p.grad.add_(p - start, alpha=_PULL)
+        return super().step(closure)
+
+
+def _anchored(optimiser: torch.optim.SGD) -> torch.optim.SGD:
+    optimiser.__class__ = _Anchored
+    return optimiser
+
+
+def l2_sp() -> None:
+    _change_optimiser(lambda usual, _: _anchored(usual))
+
+
+def stage_rates() -> None:
+    """Slower rates for earlier stages (ULMFiT, Howard & Ruder 2018, arXiv 1801.06146)."""
+
+    def slow_down(usual: torch.optim.SGD, model: Any) -> torch.optim.SGD:
+        slower = {}
+        groups = block_groups(model.network)
+        for k, (_, group) in enumerate(groups):
+            slower |= {id(p): _PER_STAGE ** (len(groups) - k) for p in group.parameters()}
+        by_rate = []
+        for group in usual.param_groups:
+            for factor in sorted({slower.get(id(p), 1.0) for p in group["params"]}):
+                params = [p for p in group["params"] if slower.get(id(p), 1.0) == factor]
+                by_rate.append({**group, "params": params, "lr": group["lr"] * factor})
+        usual.param_groups[:] = by_rate
+        return usual
+
+    _change_optimiser(slow_down)
+
+
+def _change_optimiser(change: Callable[[torch.optim.SGD, Any], torch.optim.SGD]) -> None:
+    usual = trainer._optimiser  # noqa: SLF001 (what this file is for)
+    trainer._optimiser = lambda model, config: change(usual(model, config), model)  # noqa: SLF001
+
+
+def _pseudo(labels: Callable[[Tensor, float], PseudoLabels]) -> None:
+    trainer.pseudo_labels = lambda logits, threshold, **_: labels(logits.softmax(1), threshold)
+
+
+class _Running:
+    """A running mean."""
+
+    value: Tensor | None = None
+
+    def add(self, x: Tensor) -> Tensor:
+        self.value = x if self.value is None else _MEMORY * self.value + (1 - _MEMORY) * x
+        return self.value
+
+
+def alignment() -> None:
+    """Distribution alignment (ReMixMatch, arXiv 1911.09785): the classes keep the shares of the start."""
+    running, first = _Running(), []
+
+    def labels(probability: Tensor, threshold: float) -> PseudoLabels:
+        shares = running.add(probability.mean(0))
+        first.append(shares)
+        aligned = probability * first[0] / shares
+        aligned = aligned / aligned.sum(1, keepdim=True)
+        confidence = aligned.max(1).values
+        return PseudoLabels(aligned, torch.ones_like(confidence), confidence >= threshold)
+
+    _pseudo(labels)
+
+
+def free_match() -> None:
+    """Thresholds by class that follow the training (FreeMatch, arXiv 2205.07246), hard pseudo-labels."""
+    overall, by_class = _Running(), _Running()
+
+    def labels(probability: Tensor, _: float) -> PseudoLabels:
+        confidence, likelier = probability.max(1)
+        shares = by_class.add(probability.mean(0))
+        thresholds = overall.add(confidence.mean()) * shares / shares.max()
+        is_sure = confidence >= thresholds[likelier]
+        return PseudoLabels(F.one_hot(likelier, 2).float(), is_sure.float(), is_sure)
+
+    _pseudo(labels)
+
+
+def soft_match() -> None:
+    """Hard pseudo-labels weighed by a truncated Gaussian of the confidence (SoftMatch, arXiv 2301.10921)."""
+    mean, variance = _Running(), _Running()
+
+    def labels(probability: Tensor, threshold: float) -> PseudoLabels:
+        confidence, likelier = probability.max(1)
+        below = (confidence - mean.add(confidence.mean())).clamp_max(0)
+        weight = torch.exp(-(below**2) / (2 * variance.add(confidence.var()).clamp_min(1e-6)))
+        return PseudoLabels(F.one_hot(likelier, 2).float(), weight, confidence >= threshold)
+
+    _pseudo(labels)
+
+
+def quota() -> None:
+    """Hard pseudo-labels by rank: a fixed share of each step for the rare class, its lower half normal."""
+
+    def labels(probability: Tensor, _: float) -> PseudoLabels:
+        rank = probability[:, 1].argsort(descending=True).argsort()
+        n = len(rank)
+        is_anomaly, is_normal = rank < max(1, round(n * _QUOTA)), rank >= n // 2
+        is_sure = is_anomaly | is_normal
+        return PseudoLabels(F.one_hot(is_anomaly.long(), 2).float(), is_sure.float(), is_sure)
+
+    _pseudo(labels)
+
+
+CHOICES: dict[str, Callable[[], None]] = {
+    "L2-SP": l2_sp,
+    "stage rates": stage_rates,
+    "alignment": alignment,
+    "FreeMatch": free_match,
+    "SoftMatch": soft_match,
+    "quota": quota,
+}
