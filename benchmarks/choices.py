@@ -21,35 +21,9 @@ from amatch_widgets.learn.stages import block_groups
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PULL = 2.0  # of L2-SP; over 100 steps at a rate of 0.001 it halves a distance three times
 _PER_STAGE = 0.5  # of the learning rate, from one group of blocks to the one before
 _MEMORY = 0.9  # of running means over steps
 _QUOTA = 1 / 16  # of the unlabelled images of a step, taken for anomalies
-
-
-class _Anchored(torch.optim.SGD):
-    """L2-SP (Li, Grandvalet & Davoine 2018, arXiv 1802.01483): a pull towards the starting weights."""
-
-    start: list[Tensor] | None = None
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        if self.start is None:  # the head has been set by now
-            self.start = [p.clone() for p in parameters]
-        for p, start in zip(parameters, self.start, strict=True):
-            if p.grad is not None:
-                p.grad.add_(p - start, alpha=_PULL)
-        return super().step(closure)
-
-
-def _anchored(optimiser: torch.optim.SGD) -> torch.optim.SGD:
-    optimiser.__class__ = _Anchored
-    return optimiser
-
-
-def l2_sp() -> None:
-    _change_optimiser(lambda usual, _: _anchored(usual))
 
 
 def stage_rates() -> None:
@@ -146,7 +120,6 @@ def quota() -> None:
 
 
 CHOICES: dict[str, Callable[[], None]] = {
-    "L2-SP": l2_sp,
     "stage rates": stage_rates,
     "alignment": alignment,
     "FreeMatch": free_match,

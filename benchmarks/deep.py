@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "background": 0.0,
         "unlabelled_ratio": 5,
     },
+    "no L2-SP": {"l2_sp": 0.0},
     "labels alone": {"unlabelled_ratio": 0},
     "restart": {"restart": True},
     "whole network": {"frozen_stages": 0},
@@ -55,7 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rate 0.0002": {"learning_rate": 2e-4},
     "rate 0.001": {"learning_rate": 1e-3},
 }
-NAMES = (*VARIANTS, "L2-SP", "stage rates", "alignment", "FreeMatch", "SoftMatch", "quota")
+NAMES = (*VARIANTS, "stage rates", "alignment", "FreeMatch", "SoftMatch", "quota")
 WEIGHTS = (0.5, 1.0, 2.0)
 _STEPS = 100
 _PAGE, _PAGES = 24, 3

@@ -1,9 +1,9 @@
 """Checkpoints: everything a training needs to go on, in one ``.safetensors`` file.
 
-Tensors are named ``model.*``, ``average.*`` and ``momentum.*``; the rest is JSON in the file's
-metadata. Nothing is pickled. There is no random state to keep: every draw of a training is a
-function of its seed and step. Format 1 had ``momentum.<number>``, counted over matrices and then
-vectors, and is still read.
+Tensors are named ``model.*``, ``average.*``, ``momentum.*`` and ``anchor.*``; the rest is JSON in the
+file's metadata. Nothing is pickled. There is no random state to keep: every draw of a training is a
+function of its seed and step. Format 2 had no anchor, and format 1 ``momentum.<number>``, counted
+over matrices and then vectors; both are still read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from amatch_widgets.errors import WorkspaceError
 
+from .trainer import Anchor
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint", "read_details", "save_checkpoint"]
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> None:
@@ -40,8 +42,8 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         Its folder exists.
     trainer : Trainer
     details : dict
-        JSON-able; comes back from `read_details` with "step", "cycle", "backbone", "channels" and
-        "vectors" added; the last is None, or what `VectorShape` takes.
+        JSON-able; comes back from `read_details` with "step", "cycle", "backbone", "channels",
+        "vectors" (None, or what `VectorShape` takes) and "anchored" (None, or the anchor's cycle) added.
 
     Raises
     ------
@@ -51,6 +53,8 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
     tensors = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in trainer.average.state_dict().items()}
     tensors |= {f"momentum.{name}": value for name, value in _momentum(trainer).items()}
+    if trainer.anchor is not None:
+        tensors |= {f"anchor.{name}": value for name, value in trainer.anchor.weights.items()}
     record = {
         **details,
         "format": _FORMAT,
@@ -59,6 +63,7 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         "backbone": trainer.config.backbone,
         "channels": trainer.channels,
         "vectors": asdict(trainer.shape) if trainer.shape else None,
+        "anchored": trainer.anchor.cycle if trainer.anchor else None,
     }
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -114,7 +119,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
             f"it holds {found[0]!r} for {found[1]} channels instead of "
             f"{trainer.config.backbone!r} for {trainer.channels}",
         )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "momentum": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "momentum": {}, "anchor": {}}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
@@ -123,6 +128,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         trainer.model.load_state_dict(parts["model"])
         trainer.average.load_state_dict(parts["average"])
         _load_momentum(trainer, parts["momentum"], has_numbers=details["format"] == 1)
+        _load_anchor(trainer, parts["anchor"], details.get("anchored"))
         trainer.step, trainer.cycle = details["step"], details["cycle"]
     except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
@@ -148,6 +154,16 @@ def _load_momentum(trainer: Trainer, momentum: dict[str, Tensor], *, has_numbers
         if value.shape != parameter.shape:
             raise ValueError(f"momentum.{name} has the shape {tuple(value.shape)}")
         trainer.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(value)
+
+
+def _load_anchor(trainer: Trainer, weights: dict[str, Tensor], cycle: int | None) -> None:
+    """Take the anchor of the cycle that was under way; one that lacks something begins with the next."""
+    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if cycle is None or any(name not in weights for name in trained):
+        trainer.anchor = None
+        return
+    kept = {name: torch.empty_like(p).copy_(weights[name]) for name, p in trained.items()}
+    trainer.anchor = Anchor(cycle, kept)
 
 
 def _damaged(path: Path, why: object) -> WorkspaceError:

@@ -21,6 +21,7 @@ _RANGES = {  # a square bracket takes the limit in, as in the docstring
     "frozen_stages": (0, math.inf, "[)"),
     "momentum": (0, 1, "[)"),
     "weight_decay": (0, math.inf, "[)"),
+    "l2_sp": (0, math.inf, "[)"),
     "threshold": (0.5, 1, "(]"),
     "unlabelled_weight": (0, math.inf, "[)"),
     "likely_share": (0, 1, "[]"),
@@ -71,6 +72,10 @@ class TrainConfig:
         Of SGD with Nesterov momentum.
     weight_decay : float, >= 0
         Not applied to norms and biases.
+    l2_sp : float, >= 0
+        Strength of the pull towards the weights that the cycle began with (L2-SP: Li, Grandvalet &
+        Davoine 2018, arXiv 1802.01483): a few labels must not make the network forget what it knows.
+        0 lets it go.
     pseudo_labels : {"soft", "hard"}
         What the strong views are taught: the probabilities that the averaged model gives, or as in
         FixMatch the likelier class where it is sure.
@@ -121,6 +126,7 @@ class TrainConfig:
     restart: bool = False
     momentum: float = 0.9
     weight_decay: float = 7.5e-4
+    l2_sp: float = 2.0
     pseudo_labels: Literal["soft", "hard"] = "soft"
     threshold: float = 0.95
     likely_share: float = 0.5

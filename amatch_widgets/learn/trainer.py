@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .feed import Feed, LabelledImages, StepImages
     from .start import Start, VectorShape
 
-__all__ = ["Trainer", "choose_device"]
+__all__ = ["Anchor", "Trainer", "choose_device"]
 
 _AUGMENT_STREAM = 2_000_003  # a prime apart from the feed's streams
 _RATE_WITHOUT_UP, _RATE_WITH_UP = 1e-3, 2e-4  # of galaxies and of photographs; see TrainConfig
@@ -54,6 +54,21 @@ class _Views:
     lessons: Lessons
     rows: Tensor
     size: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchor:
+    """The trained weights as they were when a cycle began, by name; see ``TrainConfig.l2_sp``."""
+
+    cycle: int
+    weights: dict[str, Tensor]
+
+    @torch.no_grad()
+    def pull(self, model: nn.Module, strength: float) -> None:
+        """Add the gradient of ``strength / 2 * |weights - anchor|^2``; what has no gradient stays."""
+        pairs = [(p, self.weights[name]) for name, p in model.named_parameters() if p.grad is not None]
+        now, then = map(list, zip(*pairs, strict=True))
+        torch._foreach_add_([p.grad for p in now], torch._foreach_sub(now, then), alpha=strength)  # noqa: SLF001 (as timm and torch.optim do: one kernel for all)
 
 
 class Trainer:
@@ -83,6 +98,8 @@ class Trainer:
         Done so far.
     start : Start or None
         Where a cycle begins that does not go on from the last one.
+    anchor : Anchor or None
+        What the trained weights are pulled towards.
 
     Notes
     -----
@@ -101,6 +118,7 @@ class Trainer:
         self.start: Start | None = None
         self.device = choose_device(config.device)
         self.step = self.cycle = 0
+        self.anchor: Anchor | None = None
         self._begun = 0  # the step at which the weights were the pretrained ones
         self._build("random" if is_blank else config.weights)
 
@@ -154,6 +172,9 @@ class Trainer:
             self._ema.set(self.model)  # type: ignore[no-untyped-call]
         self._train_mode()
         self.cycle += 1
+        if self.config.l2_sp and (self.anchor is None or self.anchor.cycle != self.cycle):
+            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+            self.anchor = Anchor(self.cycle, {name: p.detach().clone() for name, p in trained.items()})
         images = feed.steps(self.step)
         views: _Views | None = None
         try:
@@ -223,6 +244,8 @@ class Trainer:
             self.model, views.x, taught.target[kept], taught.weight[kept], size=views.size
         )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip, foreach=True)
+        if self.anchor is not None:
+            self.anchor.pull(self.model, self.config.l2_sp)
         self.optimiser.step()
         self._ema.update(self.model, step=self.step - self._begun + 2)  # at its step 1 timm copies
         if size != views.size and size is not None:
@@ -328,6 +351,6 @@ def _optimiser(model: Classifier, config: TrainConfig) -> torch.optim.SGD:
         [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=_learning_rate(config),
         momentum=config.momentum,
-        nesterov=True,
+        nesterov=config.momentum > 0,  # PyTorch refuses the one without the other
         foreach=True,
     )

@@ -126,6 +126,18 @@ def test_momentum_of_what_is_frozen_since_then_is_left_aside(path, trained, make
     assert all(torch.equal(state_of(other)[name], state_of(trained)[name]) for name in kept)
 
 
+def test_a_checkpoint_without_an_anchor_gets_one_when_the_next_cycle_begins(path, make_trainer, make_feed):
+    def older(tensors):
+        return {name: value for name, value in tensors.items() if not name.startswith("anchor.")}
+
+    rewritten(path, details={"format": 2, "anchored": None}, tensors=older)
+    other = make_trainer()
+    load_checkpoint(path, other)
+    assert other.anchor is None
+    list(other.steps(1, make_feed(other.config)))
+    assert other.anchor.cycle == 2
+
+
 def test_a_checkpoint_before_the_first_step_comes_back(tmp_path, make_trainer):
     path = tmp_path / "none.safetensors"
     save_checkpoint(path, make_trainer(), {})
@@ -138,12 +150,13 @@ def test_details_come_back_with_what_the_training_is(path):
     assert read_details(path) == {
         "time": "now",
         "labels": {"n": 4},
-        "format": 2,
+        "format": 3,
         "step": 3,
         "cycle": 1,
         "backbone": "test_resnet",
         "channels": 3,
         "vectors": None,
+        "anchored": 1,
     }
 
 
@@ -191,8 +204,8 @@ def rewritten(path, *, details=None, tensors=None):
 
 
 def test_a_newer_format_is_refused(path, make_trainer):
-    rewritten(path, details={"format": 3})
-    with pytest.raises(WorkspaceError, match="its format is 3, this version reads 1 to 2"):
+    rewritten(path, details={"format": 4})
+    with pytest.raises(WorkspaceError, match="its format is 4, this version reads 1 to 3"):
         load_checkpoint(path, make_trainer())
 
 

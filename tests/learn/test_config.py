@@ -21,6 +21,7 @@ LIMITS = [
     ("frozen_stages", [0, 4], [-1, 1.5, True], "a whole number at least 0"),
     ("momentum", [0, 0.999], [-0.1, 1, 1.5], "a number at least 0 and below 1"),
     ("weight_decay", [0, 1.0], [-1e-9, math.inf], "a number at least 0"),
+    ("l2_sp", [0, 1.5], [-0.1, math.inf], "a number at least 0"),
     ("threshold", [0.51, 1], [0.5, 0.3, 1.01, math.nan], "a number above 0.5 and at most 1"),
     ("unlabelled_weight", [0, 10], [-1, math.inf], "a number at least 0"),
     ("ema", [0, 0.9999], [1, -0.5], "a number at least 0 and below 1"),

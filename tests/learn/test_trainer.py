@@ -237,6 +237,36 @@ def test_a_long_gradient_is_cut_to_the_length_allowed(make_trainer, make_feed, m
     assert lengths == pytest.approx([0.01, 0.01], rel=1e-2)
 
 
+def test_the_anchor_pulls_each_weight_back_to_where_the_cycle_began():
+    model = torch.nn.Linear(2, 1)
+    model.weight.data = torch.tensor([[1.0, -2.0]])
+    anchor = trainer_module.Anchor(1, {"weight": torch.tensor([[0.5, -2.0]]), "bias": torch.zeros(1)})
+    model.weight.grad = torch.tensor([[0.1, 0.2]])
+    anchor.pull(model, 3.0)
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[1.6, 0.2]]))  # 0.1 + 3 (1 - 0.5)
+    assert model.bias.grad is None  # nothing is learnt there, so nothing is to be undone
+
+
+def test_a_strong_anchor_keeps_the_network_near_where_each_cycle_began(make_trainer, make_feed):
+    def moved(l2_sp):
+        trainer = make_trainer(l2_sp=l2_sp, learning_rate=1e-2, momentum=0.0)
+        before = weights_of(trainer.model)["network.layer4.0.conv1.weight"]
+        run(trainer, make_feed(trainer.config), 6)
+        return trainer, (weights_of(trainer.model)["network.layer4.0.conv1.weight"] - before).norm()
+
+    free, held = moved(0), moved(50.0)
+    assert free[0].anchor is None
+    assert 0 < held[1] < 0.7 * free[1]
+    trainer = held[0]
+    name = "network.layer4.0.conv1.weight"
+    assert not torch.equal(trainer.anchor.weights[name], weights_of(trainer.model)[name])
+    steps = trainer.steps(1, make_feed(trainer.config))
+    began = weights_of(trainer.model)[name]
+    next(steps)
+    assert trainer.anchor.cycle == 2
+    torch.testing.assert_close(trainer.anchor.weights[name], began)
+
+
 def gradients_of(trainer, images):
     """Give the gradient of the next step, and what it measured."""
     trainer._train_mode()
