@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import LabelError
 from amatch_widgets.labels.split import SPLITS, TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["ANOMALY", "CLASSES", "NORMAL", "Label", "checked_id", "checked_label"]
 
@@ -20,7 +22,7 @@ _SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """One line of the journal: what was said about an image, by whom and when.
+    """One line of the journal: what is said about an image since then, by whom and when.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class Label:
         Free words, e.g. ("merger",).
     note : str
         Free text.
+    star : bool
+        The image is worth remembering, whatever its label.
     by : str
         Who said it.
     time : str
@@ -44,18 +48,30 @@ class Label:
         Why the image was shown, e.g. "top: rank 3".
     split : str
         "train", or "test" if the label is held out to measure with.
+    action : int or None
+        Number of the user's action; lines of one action are undone together. None: not to be undone.
+    undoes : int or None
+        The action that this one takes back.
     """
 
     image_id: str
     label: str | None
     tags: tuple[str, ...] = ()
     note: str = ""
+    star: bool = False
     by: str = ""
     time: str = ""
     score: float | None = None
     step: int | None = None
     reason: str = ""
     split: str = TRAIN
+    action: int | None = None
+    undoes: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it leaves nothing to be known of the image."""
+        return self.label is None and not (self.tags or self.note or self.star)
 
     def to_record(self) -> dict[str, Any]:
         """Return the JSON object that stands in the journal."""
@@ -65,11 +81,14 @@ class Label:
             "split": self.split,
             "tags": list(self.tags),
             "note": self.note,
+            "star": self.star,
             "by": self.by,
             "time": self.time,
             "score": self.score,
             "step": self.step,
             "reason": self.reason,
+            "action": self.action,
+            "undoes": self.undoes,
         }
 
     @classmethod
@@ -97,7 +116,7 @@ class Label:
         split = record.get("split", TRAIN)
         if split not in SPLITS:
             raise LabelError(f"its split is {split!r} instead of 'train' or 'test'")
-        score, step, tags = record.get("score"), record.get("step"), record.get("tags") or ()
+        score, tags = record.get("score"), record.get("tags") or ()
         if not isinstance(tags, list | tuple):
             raise LabelError(f"its tags are {tags!r} instead of a list")
         try:
@@ -106,12 +125,15 @@ class Label:
                 label=checked_label(record["label"], "it"),
                 tags=tuple(map(str, tags)),
                 note=str(record.get("note") or ""),
+                star=bool(record.get("star")),
                 by=str(record.get("by") or ""),
                 time=str(record.get("time") or ""),
                 score=None if score is None else float(score),
-                step=None if step is None else int(step),
+                step=_whole(record.get("step")),
                 reason=str(record.get("reason") or ""),
                 split=split,
+                action=_whole(record.get("action")),
+                undoes=_whole(record.get("undoes")),
             )
         except (TypeError, ValueError) as error:
             raise LabelError(str(error)) from error
@@ -138,3 +160,7 @@ def checked_label(label: object, what: str) -> str | None:
     raise LabelError(
         f"Unknown label {label!r} of {what}. There are 'anomaly', 'normal' and None (no label).{hint}"
     )
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -8,13 +8,16 @@ between training and test.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from amatch_widgets.errors import ConfigError, LabelError, StateError
+from amatch_widgets.labels.actions import Actions, Change
 from amatch_widgets.labels.journal import Journal
 from amatch_widgets.labels.label import ANOMALY, CLASSES, NORMAL, Label, checked_id, checked_label
 from amatch_widgets.labels.split import SPLITS, TEST, TRAIN, Splits
@@ -48,8 +51,8 @@ class LabelStore:
     Notes
     -----
     Thread safety: ``_writing`` serialises `set` and guards the journal and ``_splits``;
-    ``_lock`` guards ``_current`` and ``_history`` and is never held during a write, so that
-    readers do not wait for the disk.
+    ``_lock`` guards ``_current``, ``_unlabelled``, ``_history`` and ``_actions`` and is never held
+    during a write, so that readers do not wait for the disk.
     """
 
     def __init__(self, path: Path | None, *, test_share: float = 0.25) -> None:
@@ -57,7 +60,9 @@ class LabelStore:
         self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._current: dict[str, Label] = {}  # in order of the last change
+        self._unlabelled: dict[str, Label] = {}  # that are starred, tagged or noted all the same
         self._history: list[Label] = []
+        self._actions = Actions()
         self._splits = Splits(test_share)
         self._closed = False
         self._journal = None if path is None else Journal(path)
@@ -90,11 +95,12 @@ class LabelStore:
         labels: Mapping[str, str | None],
         *,
         by: str = "",
-        tags: Sequence[str] = (),
-        note: str = "",
+        tags: Sequence[str] | None = None,
+        note: str | None = None,
         scores: Mapping[str, float] | None = None,
         step: int | None = None,
         reason: str = "",
+        can_undo: bool = True,
     ) -> list[Label]:
         """Label images, all or none of them; on return the labels are on disk.
 
@@ -104,16 +110,18 @@ class LabelStore:
             Image id to "anomaly", "normal", or None to take the label back.
         by : str
             Who says so.
-        tags : sequence of str
-            Free words for all of these images.
-        note : str
-            Free text for all of these images.
+        tags : sequence of str, optional
+            Free words for all of these images; None leaves each with those it has.
+        note : str, optional
+            Free text for all of these images; None leaves each with what it has.
         scores : mapping of str to float, optional
             The images' present scores, in [0, 1]; missing and NaN mean none.
         step : int, optional
             The training step that `scores` come from.
         reason : str
             Why the images were shown.
+        can_undo : bool
+            Whether `undo` takes the call back; not so for a table that was read.
 
         Returns
         -------
@@ -131,44 +139,123 @@ class LabelStore:
         """
         if not isinstance(labels, Mapping):
             raise LabelError(f"labels is {labels!r}; give a mapping such as {{'a/0017.png': 'anomaly'}}.")
-        if isinstance(tags, str):
-            raise LabelError(f"tags is the string {tags!r}; give a list of words: [{tags!r}].")
+        words = None if tags is None else _words(tags)
         checked = {checked_id(i): checked_label(label, repr(i)) for i, label in labels.items()}
-        if not checked:
-            return []
         with self._writing:
-            if self._closed:
-                raise StateError("The labels are closed, so this label is NOT kept. Open the session again.")
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            splits = self._splits.draw(checked)
-            lines = [
-                Label(
-                    image_id=image_id,
+            lines = []
+            for image_id, label in checked.items():
+                before = self.get(image_id) or Label(image_id=image_id, label=None)
+                line = dataclasses.replace(
+                    before,
                     label=label,
-                    tags=tuple(map(str, tags)),
-                    note=str(note),
-                    by=str(by),
-                    time=now,
+                    tags=before.tags if words is None else words,
+                    note=before.note if note is None else str(note),
                     score=_finite((scores or {}).get(image_id)),
                     step=None if step is None else int(step),
                     reason=str(reason),
-                    split=splits.get(image_id, TRAIN),
                 )
-                for image_id, label in checked.items()
-            ]
-            if self._journal is not None:
-                self._journal.append([line.to_record() for line in lines])
-            self._remember(lines)
-        return lines
+                lines.append(line)
+            return self._write(lines, by, action=self._actions.next if can_undo else None)
+
+    def annotate(
+        self,
+        image_ids: Sequence[str],
+        *,
+        by: str = "",
+        star: bool | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        note: str | None = None,
+    ) -> list[Label]:
+        """Star, tag or note images, labelled or not; their labels stay. On return it is on disk.
+
+        Parameters
+        ----------
+        image_ids : sequence of str
+        by : str
+            Who says so.
+        star : bool, optional
+            Whether they are starred; None leaves it.
+        add, remove : sequence of str
+            Tags.
+        note : str, optional
+            Free text in place of the one there is; None leaves it.
+
+        Returns
+        -------
+        list of Label
+            The new lines; images that are so already get none.
+
+        Raises
+        ------
+        LabelError, JournalError, StateError
+            As for `set`.
+        """
+        added, removed = _words(add), _words(remove)
+        with self._writing:
+            lines = []
+            for image_id in dict.fromkeys(map(checked_id, image_ids)):
+                before = self.get(image_id) or Label(image_id=image_id, label=None)
+                kept = (tag for tag in before.tags if tag not in removed)
+                line = dataclasses.replace(
+                    before,
+                    star=before.star if star is None else bool(star),
+                    tags=tuple(dict.fromkeys((*kept, *added))),
+                    note=before.note if note is None else str(note),
+                )
+                if line != before:
+                    lines.append(line)
+            return self._write(lines, by, action=self._actions.next)
+
+    def undo(self, *, by: str = "") -> list[Label]:
+        """Take back the last action that was not taken back yet, whoever's it was.
+
+        Returns
+        -------
+        list of Label
+            The new lines, which say what the images were before; none if there is nothing to undo.
+
+        Raises
+        ------
+        JournalError, StateError
+            As for `set`.
+        """
+        with self._writing:
+            return self._take_back(self._actions.last_done(), by, "undo")
+
+    def redo(self, *, by: str = "") -> list[Label]:
+        """Do again what was undone last; nothing else may have been done since. See `undo`."""
+        with self._writing:
+            return self._take_back(self._actions.last_undone(), by, "redo")
+
+    @property
+    def n_undo(self) -> int:
+        """How many actions can be undone, one after the other."""
+        return self._actions.n_done
+
+    @property
+    def n_redo(self) -> int:
+        """How many can be done again."""
+        return self._actions.n_undone
 
     def get(self, image_id: str) -> Label | None:
-        """Return the label that `image_id` has now, or None."""
-        return self._current.get(image_id)
+        """Return what is said of `image_id` now: label, tags, note or star; None if nothing."""
+        return self._current.get(image_id) or self._unlabelled.get(image_id)
 
     def current(self) -> dict[str, Label]:
         """Return the labels of all images that have one, least recently changed first."""
         with self._lock:
             return dict(self._current)
+
+    def unlabelled(self) -> dict[str, Label]:
+        """Return what is said of images without a label: tags, notes, stars."""
+        with self._lock:
+            return dict(self._unlabelled)
+
+    def tags(self) -> dict[str, int]:
+        """Return the tags there are and how many images have each, the most frequent first."""
+        said = [*self.current().values(), *self.unlabelled().values()]
+        return dict(Counter(tag for line in said for tag in line.tags).most_common())
 
     def counts(self) -> dict[str, int]:
         """Return the number of images per class, e.g. ``{"normal": 45, "anomaly": 5}``."""
@@ -222,13 +309,55 @@ class LabelStore:
         journal.records.clear()
         self._remember(lines)
 
+    def _take_back(self, action: tuple[int, list[Change]] | None, by: str, reason: str) -> list[Label]:
+        """Write lines that say what the images were before an action; the writing lock is held."""
+        if action is None:
+            return []
+        number, changes = action
+        lines = [
+            dataclasses.replace(before or Label(image_id=line.image_id, label=None), reason=reason)
+            for before, line in changes
+        ]
+        return self._write(lines, by, action=self._actions.next, undoes=number)
+
+    def _write(
+        self, lines: list[Label], by: str, *, action: int | None, undoes: int | None = None
+    ) -> list[Label]:
+        """Put lines on disk and in memory as one action; the writing lock is held."""
+        if not lines:
+            return []
+        if self._closed:
+            raise StateError("The labels are closed, so this label is NOT kept. Open the session again.")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        splits = self._splits.draw({line.image_id: line.label for line in lines})
+        lines = [
+            dataclasses.replace(
+                line,
+                by=str(by),
+                time=now,
+                split=splits.get(line.image_id, TRAIN),
+                action=action,
+                undoes=undoes,
+            )
+            for line in lines
+        ]
+        if self._journal is not None:
+            self._journal.append([line.to_record() for line in lines])
+        self._remember(lines)
+        return lines
+
     def _remember(self, lines: Sequence[Label]) -> None:
         with self._lock:
             self._history.extend(lines)
             for line in lines:
-                self._current.pop(line.image_id, None)
+                image_id = line.image_id
+                self._actions.note(self._current.get(image_id) or self._unlabelled.get(image_id), line)
+                self._current.pop(image_id, None)
+                self._unlabelled.pop(image_id, None)
                 if line.label is not None:
-                    self._current[line.image_id] = line
+                    self._current[image_id] = line
+                elif not line.is_empty:
+                    self._unlabelled[image_id] = line
         for line in lines:
             if line.label is not None:
                 self._splits.note(line.image_id, line.label, line.split)
@@ -236,3 +365,9 @@ class LabelStore:
 
 def _finite(score: float | None) -> float | None:
     return None if score is None or not math.isfinite(score) else float(score)
+
+
+def _words(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise LabelError(f"tags is the string {tags!r}; give a list of words: [{tags!r}].")
+    return tuple(map(str, tags))

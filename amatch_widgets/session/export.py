@@ -39,13 +39,14 @@ def shortlist(
     ranks : ndarray of int64, shape (N,)
         Of all images, 1 = highest score; 0 where there is no score.
     labels : dict of str to Label
+        What is said of images, labelled or not.
     chosen : ndarray of int64, shape (M,)
         Positions of the images wanted, in the order wanted.
 
     Returns
     -------
     DataFrame
-        A row per image: id, score, rank, label, tags (joined by ";"), note.
+        A row per image: id, score, rank, label, tags (joined by ";"), note, starred.
     """
     import pandas as pd  # noqa: PLC0415 (a third of a second that only tables need)
 
@@ -56,14 +57,15 @@ def shortlist(
             "id": [_valid(i) for i in ids],
             "score": scores[chosen],
             "rank": pd.array(np.where(ranks[chosen] > 0, ranks[chosen], 0), dtype="Int64"),
-            "label": ["" if line is None else str(line.label) for line in lines],
+            "label": ["" if line is None else line.label or "" for line in lines],
             "tags": ["" if line is None else _valid(";".join(line.tags)) for line in lines],
             "note": ["" if line is None else _valid(line.note) for line in lines],
+            "starred": [line is not None and line.star for line in lines],
         }
     )
 
 
-_COLUMNS = ("id", "score", "rank", "label", "tags", "note")
+_COLUMNS = ("id", "score", "rank", "label", "tags", "note", "starred")
 
 
 def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Path]) -> Path:
@@ -115,4 +117,4 @@ def _is_label_table(path: Path) -> bool:
         return False
     columns = [name.strip().strip('"').casefold() for name in re.split("[,;\t]", first)]
     has_labels = "label" in columns and not {"id", "filename"}.isdisjoint(columns)
-    return has_labels and tuple(columns) != _COLUMNS
+    return has_labels and tuple(columns) not in {_COLUMNS, _COLUMNS[:-1]}  # the latter of version 0.1

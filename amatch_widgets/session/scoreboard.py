@@ -218,7 +218,8 @@ class Scoreboard:
         ranks = np.zeros(len(scores), np.int64)
         ranks[ranking[:n_scored]] = np.arange(1, n_scored + 1)
         chosen = self.ranking("highest", "labelled", 0) if n is None else ranking[: min(n, n_scored)]
-        return shortlist(self._source, scores, ranks, self._labels.current(), chosen)
+        said = self._labels.unlabelled() | self._labels.current()
+        return shortlist(self._source, scores, ranks, said, chosen)
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""

@@ -23,7 +23,7 @@ from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.labels import LabelStore
+from amatch_widgets.labels import Label, LabelStore
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
@@ -273,11 +273,13 @@ class Session:
         labels: Mapping[str, str | None],
         *,
         by: str | None = None,
-        tags: Sequence[str] = (),
-        note: str = "",
+        tags: Sequence[str] | None = None,
+        note: str | None = None,
         reason: str = "",
     ) -> None:
         """Label images; on return the labels are on disk. A running training takes them in.
+
+        One call is one action of `undo`.
 
         Parameters
         ----------
@@ -285,10 +287,10 @@ class Session:
             Image id to "anomaly", "normal", or None to take the label back. All or none.
         by : str, optional
             Who says so; by default the session's annotator.
-        tags : sequence of str
-            Free words for all of these images.
-        note : str
-            Free text.
+        tags : sequence of str, optional
+            Free words for all of these images, in place of those they have; None leaves them.
+        note : str, optional
+            Free text, in place of what there is; None leaves it.
         reason : str
             Why the images were shown.
 
@@ -299,11 +301,76 @@ class Session:
         JournalError
             If the labels cannot be written; they are then not kept.
         """
+        self._label(labels, by=by, tags=tags, note=note, reason=reason)
+
+    def annotate(
+        self,
+        image_ids: str | Sequence[str],
+        *,
+        by: str | None = None,
+        star: bool | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        note: str | None = None,
+    ) -> None:
+        """Star, tag or note images, labelled or not; on return it is on disk. Their labels stay.
+
+        Parameters
+        ----------
+        image_ids : str or sequence of str
+        by : str, optional
+            Who says so; by default the session's annotator.
+        star : bool, optional
+            Whether they are starred; None leaves it.
+        add, remove : sequence of str
+            Tags.
+        note : str, optional
+            Free text, in place of what there is; None leaves it.
+
+        Raises
+        ------
+        LabelError, JournalError
+            As for `label`.
+        """
+        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
+        self._check_ids(wanted, " Nothing was changed.")
+        by = self.annotator if by is None else by
+        self._tell(self.labels.annotate(wanted, by=by, star=star, add=add, remove=remove, note=note))
+
+    def undo(self) -> tuple[str, ...]:
+        """Take back the last call of `label` or `annotate`, here or in the gallery; again, the one before.
+
+        It works over restarts, and never on what was read from a table.
+
+        Returns
+        -------
+        tuple of str
+            The images that were changed; none if there is nothing to undo.
+
+        Raises
+        ------
+        JournalError
+            If it cannot be written; nothing is changed then.
+        """
+        return self._tell(self.labels.undo(by=self.annotator))
+
+    def redo(self) -> tuple[str, ...]:
+        """Do again what was undone last; see `undo`."""
+        return self._tell(self.labels.redo(by=self.annotator))
+
+    def _label(
+        self,
+        labels: Mapping[str, str | None],
+        *,
+        by: str | None = None,
+        tags: Sequence[str] | None = None,
+        note: str | None = None,
+        reason: str = "",
+        can_undo: bool = True,
+    ) -> None:
         self._check_ids(labels, " No label was changed.")
-        if not labels:
-            return
         scores, step = self._board.of(labels)
-        self.labels.set(
+        lines = self.labels.set(
             labels,
             by=self.annotator if by is None else by,
             tags=tags,
@@ -311,9 +378,17 @@ class Session:
             scores=scores,
             step=step,
             reason=reason,
+            can_undo=can_undo,
         )
-        self._tiers.refit()
-        self.hub.publish(LabelsChanged(tuple(labels)))
+        self._tell(lines)
+
+    def _tell(self, lines: Sequence[Label]) -> tuple[str, ...]:
+        """Let everybody know of new lines of the journal; return the images they are about."""
+        image_ids = tuple(line.image_id for line in lines)
+        if image_ids:
+            self._tiers.refit()
+            self.hub.publish(LabelsChanged(image_ids))
+        return image_ids
 
     def import_labels(self, path: str | Path) -> LabelImport:
         """Take in a label table (CSV with the columns id or filename, and label).
@@ -337,9 +412,10 @@ class Session:
         """
         table = read_label_csv(path, self._index.keys())
         now = self.labels.current()
-        self.label(
+        self._label(
             {i: label for i, label in table.labels.items() if (now[i].label if i in now else None) != label},
             reason=f"from {Path(path).name}",
+            can_undo=False,
         )
         self._tables.add(Path(path).resolve())
         return table
@@ -354,7 +430,8 @@ class Session:
                 self._notices.append(f"{Path(labels).name}: {table.notice}.")
             labels = {i: label for i, label in table.labels.items() if label is not None}
         seen = {line.image_id for line in self.labels.history()}
-        self.label({i: label for i, label in labels.items() if i not in seen}, reason=reason)
+        new = {i: label for i, label in labels.items() if i not in seen}
+        self._label(new, reason=reason, can_undo=False)
 
     # ---- work -------------------------------------------------------------------------------
 
@@ -567,7 +644,7 @@ class Session:
             raise ImageReadError(image_id, str(error)) from error
 
     def top(self, n: int = 100) -> pd.DataFrame:
-        """Return the `n` highest scores as a table: id, score, rank, label, tags, note.
+        """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.
 
         Raises
         ------

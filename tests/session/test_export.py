@@ -31,7 +31,7 @@ def read(path):
 
 
 def test_a_table_has_a_row_per_image_in_the_order_wanted(table):
-    assert list(table.columns) == ["id", "score", "rank", "label", "tags", "note"]
+    assert list(table.columns) == ["id", "score", "rank", "label", "tags", "note", "starred"]
     assert table["id"].tolist() == ['e"f\ng', "a", "007", "c,d"]
     assert table["rank"].tolist() == [1, 2, 3, 0]
     assert table["label"].tolist() == ["", "", "anomaly", ""]

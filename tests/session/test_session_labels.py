@@ -160,3 +160,48 @@ def test_held_out_labels_are_not_learnt_from(session):
     assert held_out
     assert not held_out & set(known)
     assert len(held_out) + len(known) == 60
+
+
+# ---- undo, stars, tags ------------------------------------------------------------------------
+
+
+def test_undo_takes_back_one_call_tells_it_and_survives_a_restart(session):
+    a, b = SKY.ids[:2]
+    before = labels_of(session)
+    session.label({a: "anomaly", b: "normal"})
+    session.annotate(a, star=True)
+    told = []
+    session.hub.subscribe(told.append)
+    assert session.undo() == (a,)
+    assert told == [LabelsChanged((a,))]
+    assert not session.labels.get(a).star
+    session.close()
+    with Session.open(session.path) as again:
+        assert again.undo() == (a, b)
+        assert labels_of(again) == before
+        assert again.redo() == (a, b)
+        assert labels_of(again) == before | {a: "anomaly", b: "normal"}
+
+
+def test_the_first_labels_and_tables_are_not_undone(session, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(f"id,label\n{SKY.ids[-1]},anomaly\n")
+    session.import_labels(table)
+    before = labels_of(session)
+    assert session.undo() == ()
+    assert labels_of(session) == before
+
+
+def test_an_unknown_id_is_not_starred(session):
+    with pytest.raises(LabelError, match="Nothing was changed"):
+        session.annotate([SKY.ids[0], "nowhere.png"], star=True)
+    assert session.labels.unlabelled() == {}
+
+
+def test_the_shortlist_tells_what_is_starred_whether_it_is_labelled_or_not(session):
+    session.embed()
+    session.wait(WAIT_S)
+    free = session.ranking("highest", show="unlabelled")[0]
+    session.annotate(SKY.ids[free], star=True, add=["lens"], note="odd")
+    row = session.top(len(SKY)).set_index("id").loc[SKY.ids[free]]
+    assert (row["label"], row["tags"], row["note"], bool(row["starred"])) == ("", "lens", "odd", True)
