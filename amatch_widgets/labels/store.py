@@ -99,7 +99,7 @@ class LabelStore:
         note: str | None = None,
         scores: Mapping[str, float] | None = None,
         step: int | None = None,
-        reason: str = "",
+        reason: str | Mapping[str, str] = "",
         can_undo: bool = True,
     ) -> list[Label]:
         """Label images, all or none of them; on return the labels are on disk.
@@ -118,8 +118,8 @@ class LabelStore:
             The images' present scores, in [0, 1]; missing and NaN mean none.
         step : int, optional
             The training step that `scores` come from.
-        reason : str
-            Why the images were shown.
+        reason : str or mapping of str to str
+            Why the images were shown; the same for all, or by image id.
         can_undo : bool
             Whether `undo` takes the call back; not so for a table that was read.
 
@@ -152,7 +152,7 @@ class LabelStore:
                     note=before.note if note is None else str(note),
                     score=_finite((scores or {}).get(image_id)),
                     step=None if step is None else int(step),
-                    reason=str(reason),
+                    reason=str(reason if isinstance(reason, str) else reason.get(image_id, "")),
                 )
                 lines.append(line)
             return self._write(lines, by, action=self._actions.next if can_undo else None)

@@ -275,7 +275,7 @@ class Session:
         by: str | None = None,
         tags: Sequence[str] | None = None,
         note: str | None = None,
-        reason: str = "",
+        reason: str | Mapping[str, str] = "",
     ) -> None:
         """Label images; on return the labels are on disk. A running training takes them in.
 
@@ -291,8 +291,8 @@ class Session:
             Free words for all of these images, in place of those they have; None leaves them.
         note : str, optional
             Free text, in place of what there is; None leaves it.
-        reason : str
-            Why the images were shown.
+        reason : str or mapping of str to str
+            Why the images were shown; the same for all, or by image id.
 
         Raises
         ------
@@ -365,7 +365,7 @@ class Session:
         by: str | None = None,
         tags: Sequence[str] | None = None,
         note: str | None = None,
-        reason: str = "",
+        reason: str | Mapping[str, str] = "",
         can_undo: bool = True,
     ) -> None:
         self._check_ids(labels, " No label was changed.")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from traitlets import Bool, Dict, Int, Unicode
+from traitlets import Bool, Int, Unicode
 
-from amatch_widgets.errors import LabelError, StateError
+from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
+from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.shelf import Shelf
 from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
-from amatch_widgets.widgets.view import Desk, View, handler
+from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from amatch_widgets.session import Session
 
@@ -29,11 +29,9 @@ PAGE_SIZES = (24, 48, 96)
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
 _RANDOM = "Random order: there are no scores yet."
 _WAS_RANDOM = "This page is in random order, from before there were scores."
-_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
-_PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
 
 
-class Gallery(View):
+class Gallery(Labelling):
     """A page of images with their scores and labels, to be judged by keys or buttons.
 
     Neither a label nor new scores move a tile under the user's cursor, and paging back shows what
@@ -55,8 +53,6 @@ class Gallery(View):
 
     template_file = (__file__, "gallery.vue")
 
-    page = Dict().tag(sync=True)
-    labels = Dict().tag(sync=True)
     sort = Unicode("highest").tag(sync=True)
     show = Unicode("unlabelled").tag(sync=True)
     per_page = Int(48).tag(sync=True)
@@ -71,7 +67,6 @@ class Gallery(View):
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         self._shelf = Shelf(session)
         self._serials = itertools.count(1)
-        self._pages: OrderedDict[int, tuple[str, ...]] = OrderedDict()
         self._seed = 0
         self._problems_told: set[str] = set()
         self._loader = ThumbnailLoader(session.thumbnail, self._deliver)
@@ -79,27 +74,23 @@ class Gallery(View):
         with self.desk.lock:
             self._query()
 
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """The images of the page on screen, in order."""
-        return self._pages[self.page["serial"]]
-
     def refresh(self) -> None:
         """Make the list anew, from the present scores and labels, and show its first page."""
         with self.desk.lock:
             self._seed += 1
             self._query()
 
-    def show_similar(self, image_id: str) -> None:
-        """List the images most like one, itself first; `show_ranking` leads back.
+    def show_similar(self, image_ids: str | Sequence[str]) -> None:
+        """List the images most like one, or like several together; `show_ranking` leads back.
 
         Raises
         ------
         NotTrainedError
-            If there is no embedding of it yet.
+            If there is no embedding of one of them yet.
         """
+        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
         with self.desk.lock:
-            self._shelf.list_similar(image_id, self.per_page)
+            self._shelf.list_similar(wanted, self.per_page)
             self._show_page()
 
     def show_ranking(self) -> None:
@@ -158,13 +149,6 @@ class Gallery(View):
                 else:
                     self._show_page(first // per_page)
 
-    def label(self, image_id: str, label: str | None) -> None:
-        """Keep a label of an image on disk, then show it."""
-        with self.desk.lock:
-            listed = "similar" if self.similar_to else self.sort
-            self.session.label({image_id: label}, reason=f"gallery, {listed}")
-            self._show_labels()
-
     def apply(self, events: Iterable[Event]) -> None:
         """Note new scores and show new labels, without moving a tile."""
         kinds = {type(event) for event in events}
@@ -197,19 +181,6 @@ class Gallery(View):
 
     # What the browser asks for.
 
-    @handler("Labelling")
-    def vue_do_label(self, data: dict[str, Any]) -> None:
-        """Label one tile; the browser gets word whether the label is on disk."""
-        is_kept = False
-        try:
-            image_id = self._image_of(data)
-            if data.get("label") not in _LABELS:
-                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            self.label(image_id, _LABELS[data["label"]])
-            is_kept = True
-        finally:
-            self.send({"method": "settled", "args": [data.get("token"), is_kept]})
-
     @handler("Turning the page")
     def vue_do_turn(self, data: dict[str, Any]) -> None:
         """Show another page."""
@@ -227,8 +198,8 @@ class Gallery(View):
 
     @handler("Looking for similar images")
     def vue_do_similar(self, data: dict[str, Any]) -> None:
-        """List images like that of a tile."""
-        self.show_similar(self._image_of(data))
+        """List images like those of some tiles."""
+        self.show_similar(list(self._images_of(data)))
 
     @handler("Going back to the ranking")
     def vue_do_back(self, _data: dict[str, Any]) -> None:
@@ -241,16 +212,6 @@ class Gallery(View):
         self._send_images()
 
     # How a page is made; the lock is held.
-
-    def _image_of(self, data: dict[str, Any]) -> str:
-        """Find which image a click meant, also when the page has turned since."""
-        image_ids = self._pages.get(data.get("serial", -1))
-        if image_ids is None:
-            raise StateError("The page was left too long ago: turn back to it and try again.")
-        index = data.get("index")
-        if not isinstance(index, int) or not 0 <= index < len(image_ids):
-            raise LabelError(f"There is no tile {index!r} on the page.")
-        return image_ids[index]
 
     def _query(self) -> None:
         with self.hold_sync():
@@ -268,20 +229,20 @@ class Gallery(View):
     def _show_page(self, number: int | None = None) -> None:
         shelf, per_page, ids = self._shelf, self.per_page, self.session.source.ids
         indices, values = shelf.page(shelf.number if number is None else number, per_page)
-        image_ids = tuple(ids[int(i)] for i in indices)
+        image_ids = [ids[int(i)] for i in indices]
+        reasons = shelf.reasons(per_page)
         serial = next(self._serials)
-        self._pages[serial] = image_ids
-        while len(self._pages) > _PAGES_REMEMBERED:
-            self._pages.popitem(last=False)
+        self._remember_page(serial, dict(zip(image_ids, reasons, strict=True)))
         problems = self.session.problems
         is_rank = self.session.ranked_by == "novelty"  # and no score, which it would be taken for
         tiles = [
             {
                 "id": image_id,
                 "score": "" if is_rank else _score_text(value),
+                "reason": reason,
                 "problem": problems.get(image_id, ""),
             }
-            for image_id, value in zip(image_ids, values, strict=True)
+            for image_id, value, reason in zip(image_ids, values, reasons, strict=True)
         ]
         with self.hold_sync():
             self.page = {
@@ -296,11 +257,15 @@ class Gallery(View):
             self._show_standing()
         self._send_images()
 
-    def _show_labels(self) -> None:
-        store = self.session.labels
-        kept = [store.get(image_id) for image_id in self.image_ids]
-        marks = ["" if label is None or label.label is None else label.label for label in kept]
-        self.labels = {"serial": self.page["serial"], "marks": marks}
+    def _find(self, image_ids: Sequence[str]) -> int | None:
+        on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
+        if not on_page:
+            number = self._shelf.find(image_ids, self.per_page)
+            if number is None:
+                return None
+            self._show_page(number)
+            on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
+        return self.image_ids.index(on_page[0])
 
     def _send_images(self) -> None:
         side = TILE_SIZES[self.tile_size][1]
@@ -319,7 +284,7 @@ class Gallery(View):
         with self.desk.lock:
             images = [[position, t.url, t.problem] for position, t in thumbnails]
             self.send({"method": "images", "args": [serial, images]})
-            image_ids = self._pages.get(serial, ())
+            image_ids = list(self._pages.get(serial, ()))
             found = {image_ids[k]: t.problem for k, t in thumbnails if t.problem and k < len(image_ids)}
             new = {i: reason for i, reason in found.items() if i not in self._problems_told}
             self._problems_told.update(new)

@@ -49,6 +49,11 @@ class Listing:
         place = slice(number * per_page, (number + 1) * per_page)
         return self._order[place], self._values[place]
 
+    def find(self, images: _Indices) -> int | None:
+        """Return the position of the first of these images that is listed; None if none is."""
+        at = np.flatnonzero(np.isin(self._order, images))
+        return int(at[0]) if len(at) else None
+
     def is_unseen(self, number: int, per_page: int) -> bool:
         """Whether a part of this page was never on the screen."""
         return (number + 1) * per_page > self._n_seen

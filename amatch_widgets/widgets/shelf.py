@@ -9,6 +9,8 @@ import numpy as np
 from amatch_widgets.widgets.listing import Listing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from amatch_widgets.session import Session, Show
@@ -43,7 +45,7 @@ class Shelf:
     number : int
         The page last taken, counted from 0.
     similar_to : str
-        The image whose like are listed, or "".
+        The image whose like are listed ("3 images" for several), or "".
     """
 
     def __init__(self, session: Session) -> None:
@@ -54,6 +56,7 @@ class Shelf:
         self._standing = _Standing(None, None, 0)
         self.number = 0
         self.similar_to = ""
+        self._n_models = 0  # images whose like are listed
         self._n_random = 0  # images from the beginning that wait for scores to be ordered by
 
     def __len__(self) -> int:
@@ -76,21 +79,24 @@ class Shelf:
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
         self.number, self.similar_to, self._covered = 0, "", None
 
-    def list_similar(self, image_id: str, per_page: int) -> None:
-        """List the images most like one, itself first.
+    def list_similar(self, image_ids: Sequence[str], per_page: int) -> None:
+        """List the images most like one, or like several taken together; these come first.
 
         Raises
         ------
         NotTrainedError
-            If there is no embedding of it yet.
+            If there is no embedding of one of them yet.
         """
-        listed = dict.fromkeys([image_id, *(c.image_id for c in self._session.similar(image_id, _N_SIMILAR))])
+        like = (c.image_id for c in self._session.similar(image_ids, _N_SIMILAR))
+        listed = dict.fromkeys([*image_ids, *like])
         place = {i: k for k, i in enumerate(self._session.source.ids) if i in listed}
         if self._covered is None:
             self._covered = self._listing, self.number * per_page
         order = np.array([place[i] for i in listed], np.int64)
         self._listing = Listing(order, self._session.scores, is_live=False)
-        self.number, self.similar_to = 0, image_id
+        self.number = 0
+        self.similar_to = image_ids[0] if len(image_ids) == 1 else f"{len(image_ids)} images"
+        self._n_models = len(image_ids)
 
     def uncover(self, per_page: int) -> bool:
         """Go back from similar images to the ranking, where it was left; whether there was one."""
@@ -129,6 +135,27 @@ class Shelf:
         page = listing.page(self.number, per_page)
         listing.see(self.number, per_page)
         return page
+
+    def reasons(self, per_page: int) -> list[str]:
+        """Say of each image of the page last taken why it is there."""
+        first, n = self.number * per_page, len(self._listing)
+        places = range(first + 1, min(first + per_page, n) + 1)
+        if self.similar_to:
+            like, n_models = f"similar to {self.similar_to}", self._n_models
+            return [
+                "shown for its like" if k <= n_models else f"{like}: rank {k - n_models:,}" for k in places
+            ]
+        if self.is_random(per_page):
+            return ["random: nothing is scored yet"] * len(places)
+        what = "" if self._show == "all" else f" {self._show}"
+        return [f"{self._sort}: rank {k:,} of {n:,}{what}" for k in places]
+
+    def find(self, image_ids: Sequence[str], per_page: int) -> int | None:
+        """Return the number of the first page that lists one of these images; None if none does."""
+        wanted = set(image_ids)
+        place = [k for k, i in enumerate(self._session.source.ids) if i in wanted]
+        position = self._listing.find(np.array(place, np.int64))
+        return None if position is None else position // per_page
 
     def ahead(self, per_page: int) -> NDArray[np.int64]:
         """Return the images of the next page, as it would be now."""

@@ -43,7 +43,7 @@ class Board:
 
     def press(self, index, label, serial=None):
         serial = self.gallery.page["serial"] if serial is None else serial
-        self.gallery.vue_do_label({"serial": serial, "index": index, "label": label, "token": "t"})
+        self.gallery.vue_do_label({"serial": serial, "indices": [index], "label": label, "token": "t"})
         return self.sent[-1]
 
 
@@ -60,7 +60,7 @@ def test_a_page_shows_unlabelled_images_and_its_place_in_the_list(board, session
     assert len(page["tiles"]) == 48
     assert not set(board.gallery.image_ids) & set(session.labels.current())
     assert board.gallery.note == "Random order: there are no scores yet."
-    assert set(page["tiles"][0]) == {"id", "score", "problem"}
+    assert set(page["tiles"][0]) == {"id", "score", "reason", "problem"}
 
 
 def test_images_come_as_messages_and_are_in_no_trait(board):
@@ -75,7 +75,7 @@ def test_a_label_is_on_disk_before_the_browser_hears_of_it(board, session):
     image_id = board.gallery.image_ids[3]
     assert board.press(3, "anomaly") == {"method": "settled", "args": ["t", True]}
     assert session.labels.get(image_id).label == "anomaly"
-    assert session.labels.get(image_id).reason == "gallery, highest"
+    assert session.labels.get(image_id).reason == "random: nothing is scored yet"
     assert board.gallery.labels["marks"][3] == "anomaly"
     board.press(3, "clear")
     assert board.gallery.labels["marks"][3] == ""
@@ -203,7 +203,7 @@ def test_more_like_this_lists_similar_images_and_leads_back(board, session, rank
     board.gallery.refresh()
     board.gallery.turn(1)
     before = board.gallery.page
-    board.gallery.vue_do_similar({"serial": before["serial"], "index": 4})
+    board.gallery.vue_do_similar({"serial": before["serial"], "indices": [4]})
     meant = before["tiles"][4]["id"]
     assert board.gallery.similar_to == meant
     assert board.gallery.image_ids == (meant, "150", "007", "033")
@@ -212,9 +212,9 @@ def test_more_like_this_lists_similar_images_and_leads_back(board, session, rank
     board.gallery.apply([ScoresChanged(0, 200, "instant")])
     assert board.gallery.stale == ""
     board.press(2, "anomaly")
-    assert session.labels.get("007").reason == "gallery, similar"
+    assert session.labels.get("007").reason == f"similar to {meant}: rank 2"
     serial = board.gallery.page["serial"]
-    board.gallery.vue_do_similar({"serial": serial, "index": 1})  # and on from there
+    board.gallery.vue_do_similar({"serial": serial, "indices": [1]})  # and on from there
     assert board.gallery.similar_to == "150"
     board.gallery.vue_do_back({})
     assert board.gallery.similar_to == ""
@@ -244,8 +244,8 @@ def test_the_place_in_the_list_survives_other_page_sizes_meanwhile(board, sessio
 def test_without_embeddings_there_is_nothing_similar_and_it_is_said(board):
     assert not board.gallery.can_similar
     serial = board.gallery.page["serial"]
-    board.gallery.vue_do_similar({"serial": serial, "index": 0})
-    board.gallery.vue_do_similar({"serial": serial, "index": 99})
+    board.gallery.vue_do_similar({"serial": serial, "indices": [0]})
+    board.gallery.vue_do_similar({"serial": serial, "indices": [99]})
     assert [level for level, _ in board.messages] == ["error", "error"]
     assert "session.embed()" in board.messages[0][1]
     assert "no tile 99" in board.messages[1][1]
@@ -281,11 +281,11 @@ def test_a_label_that_cannot_be_kept_is_taken_back_and_said(board, session, monk
     "data",
     [
         {},
-        {"serial": 99, "index": 0, "label": "anomaly"},
-        {"serial": 1, "index": 500, "label": "anomaly"},
-        {"serial": 1, "index": -1, "label": "anomaly"},
-        {"serial": 1, "index": 0, "label": "galaxy"},
-        {"serial": 1, "index": 0, "label": ["anomaly"]},
+        {"serial": 99, "indices": [0], "label": "anomaly"},
+        {"serial": 1, "indices": [500], "label": "anomaly"},
+        {"serial": 1, "indices": [-1], "label": "anomaly"},
+        {"serial": 1, "indices": [0], "label": "galaxy"},
+        {"serial": 1, "indices": [0], "label": ["anomaly"]},
         "no dictionary",
     ],
 )

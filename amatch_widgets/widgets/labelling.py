@@ -1,0 +1,182 @@
+"""What the user says about the images of a page: labels, stars, tags, notes, and taking it back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from traitlets import Dict, Int, List, Unicode
+
+from amatch_widgets.errors import LabelError, StateError
+from amatch_widgets.widgets.view import View, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Labelling"]
+
+_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
+_PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
+_TAGS_OFFERED = 100
+_LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
+
+
+class Labelling(View):
+    """A view with pages of images that can be labelled; see `Gallery`.
+
+    What the browser asks for carries the page's serial number and positions on that page, so that
+    it means the images the user saw. Each wish is answered by whether it is on disk.
+
+    Thread safety: all traits and attributes are guarded by ``desk.lock``.
+    """
+
+    labels = Dict().tag(sync=True)
+    known_tags: Any = List().tag(sync=True)
+    n_undo = Int(0).tag(sync=True)
+    n_redo = Int(0).tag(sync=True)
+    annotator = Unicode("").tag(sync=True)
+    page = Dict().tag(sync=True)
+
+    def __init__(self, *args: Any) -> None:
+        self._pages: OrderedDict[int, dict[str, str]] = OrderedDict()  # id to the reason it is shown for
+        super().__init__(*args)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The images of the page on screen, in order."""
+        return tuple(self._pages[self.page["serial"]])
+
+    def label(self, image_ids: str | Sequence[str], label: str | None) -> None:
+        """Keep a label of images on disk, as one action, then show it."""
+        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
+        with self.desk.lock:
+            self._label(dict.fromkeys(wanted, ""), label)
+
+    def undo(self) -> None:
+        """Take the last action back, and go to where it was made."""
+        with self.desk.lock:
+            self._look_at(self.session.undo(), "Undone")
+
+    def redo(self) -> None:
+        """Do again what was undone last, and go to where that was."""
+        with self.desk.lock:
+            self._look_at(self.session.redo(), "Done again")
+
+    # What the browser asks for.
+
+    @handler("Labelling")
+    def vue_do_label(self, data: dict[str, Any]) -> None:
+        """Label tiles."""
+
+        def label() -> None:
+            if data.get("label") not in _LABELS:
+                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
+            self._label(self._images_of(data), _LABELS[data["label"]])
+
+        self._settle(data, label)
+
+    @handler("Changing stars, tags or the note")
+    def vue_do_annotate(self, data: dict[str, Any]) -> None:
+        """Star, tag or note tiles."""
+
+        def annotate() -> None:
+            star, note = data.get("star"), data.get("note")
+            self.session.annotate(
+                list(self._images_of(data)),
+                star=None if star is None else bool(star),
+                add=[_text("tag", tag) for tag in data.get("add") or ()],
+                remove=[str(tag) for tag in data.get("remove") or ()],
+                note=None if note is None else _text("note", note),
+            )
+            self._show_labels()
+
+        self._settle(data, annotate)
+
+    @handler("Undoing")
+    def vue_do_undo(self, _data: dict[str, Any]) -> None:
+        """Take the last action back."""
+        self.undo()
+
+    @handler("Doing it again")
+    def vue_do_redo(self, _data: dict[str, Any]) -> None:
+        """Do again what was undone last."""
+        self.redo()
+
+    @handler("Changing the annotator")
+    def vue_do_name(self, data: dict[str, Any]) -> None:
+        """Take the name that stands beside the labels from now on."""
+        self.session.annotator = self.annotator = _text("name", data.get("name") or "")
+
+    # The lock is held.
+
+    def _label(self, reasons: dict[str, str], label: str | None) -> None:
+        """Label images that are shown for these reasons; "" where there is none."""
+        self.session.label(dict.fromkeys(reasons, label), reason=reasons)
+        self._show_labels()
+
+    def _settle(self, data: dict[str, Any], do: Callable[[], None]) -> None:
+        """Do what was asked for; the browser gets word whether it is on disk."""
+        is_kept = False
+        try:
+            do()
+            is_kept = True
+        finally:
+            self.send({"method": "settled", "args": [data.get("token"), is_kept]})
+
+    def _remember_page(self, serial: int, reasons: dict[str, str]) -> None:
+        self._pages[serial] = reasons
+        while len(self._pages) > _PAGES_REMEMBERED:
+            self._pages.popitem(last=False)
+
+    def _images_of(self, data: dict[str, Any]) -> dict[str, str]:
+        """Find which images a wish meant, also when the page has turned since, and why they are shown."""
+        reasons = self._pages.get(data.get("serial", -1))
+        if reasons is None:
+            raise StateError("The page was left too long ago: turn back to it and try again.")
+        indices = data.get("indices")
+        if not isinstance(indices, list) or not indices:
+            raise LabelError(f"There are no tiles {indices!r} on the page.")
+        images = list(reasons.items())
+        for index in indices:
+            if not isinstance(index, int) or not 0 <= index < len(images):
+                raise LabelError(f"There is no tile {index!r} on the page.")
+        return dict(images[index] for index in indices)
+
+    def _show_labels(self) -> None:
+        store = self.session.labels
+        kept = [store.get(image_id) for image_id in self.image_ids]
+        with self.hold_sync():
+            self.labels = {
+                "serial": self.page["serial"],
+                "marks": ["" if line is None else line.label or "" for line in kept],
+                "stars": [line is not None and line.star for line in kept],
+                "tags": [[] if line is None else list(line.tags) for line in kept],
+                "notes": ["" if line is None else line.note for line in kept],
+            }
+            self.known_tags = list(store.tags())[:_TAGS_OFFERED]
+            self.n_undo, self.n_redo = store.n_undo, store.n_redo
+            self.annotator = self.session.annotator
+
+    def _look_at(self, image_ids: Sequence[str], done: str) -> None:
+        """Show the labels, and bring the first of these images to the screen, where it is listed."""
+        self._show_labels()
+        if not image_ids:
+            return
+        position = self._find(image_ids)
+        if position is None:
+            others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
+            self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
+        else:
+            self.send({"method": "look_at", "args": [self.page["serial"], position]})
+
+    def _find(self, image_ids: Sequence[str]) -> int | None:
+        """Go to the page that lists one of these images; return its place there, None if none does."""
+        raise NotImplementedError
+
+
+def _text(what: str, text: Any) -> str:
+    """Check what the user typed."""
+    text = str(text).strip()
+    if len(text) > _LONGEST[what]:
+        raise LabelError(f"This {what} has {len(text):,} characters; allowed are {_LONGEST[what]:,}.")
+    return text

@@ -1,0 +1,171 @@
+"""Labelling by keys, ranges, undo, tags and stars, in a real JupyterLab."""
+
+from __future__ import annotations
+
+import json
+
+from playwright.sync_api import expect
+
+
+def records(tmp_path):
+    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def said(tmp_path):
+    """The last line of each image."""
+    return {r["id"]: r for r in records(tmp_path)}
+
+
+def tile(page, index):
+    return page.locator(f'.amw-tile[data-index="{index}"]')
+
+
+def show(notebook, cells, **options):
+    nb = notebook(cells, **options)
+    nb.run(0)
+    assert "Error" not in nb.output(0), nb.output(0)
+    nb.run(1)
+    nb.page.wait_for_selector(".amw-tile img")
+    return nb
+
+
+def ids_of(page):
+    return page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
+
+
+def wait_label(page, index, label):
+    page.wait_for_selector(f'.amw-tile[data-index="{index}"][data-label="{label}"][data-kept="yes"]')
+
+
+def chosen(page):
+    return page.eval_on_selector_all(".amw-chosen", "tiles => tiles.map(t => Number(t.dataset.index))")
+
+
+def turn(page, key, number):
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "(n) => document.querySelector('.amw-page-number').textContent.trim().startsWith(n)", arg=str(number)
+    )
+
+
+def test_a_page_is_labelled_with_ranges_and_undone_across_pages(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page, before = nb.page, nb.cells()
+    ids = ids_of(page)
+    n_before = len(records(tmp_path))
+
+    # A range by keys, one action.
+    tile(page, 2).locator(".amw-image").click()
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    assert chosen(page) == [2, 3, 4, 5]
+    expect(page.locator(".amw-target")).to_have_text("4 selected")
+    page.keyboard.press("a")
+    wait_label(page, 5, "anomaly")
+    assert chosen(page) == []
+    assert "amw-cursor" in tile(page, 6).get_attribute("class")
+    assert [r["id"] for r in records(tmp_path)[n_before:]] == ids[2:6]
+    assert len({r["action"] for r in records(tmp_path)[n_before:]}) == 1
+
+    # A range by the mouse, less one by Ctrl, plus one by Space.
+    tile(page, 8).locator(".amw-image").click()
+    tile(page, 11).locator(".amw-image").click(modifiers=["Shift"])
+    tile(page, 9).locator(".amw-image").click(modifiers=["Control"])
+    page.keyboard.press("End")
+    page.keyboard.press("Space")
+    assert chosen(page) == [8, 10, 11, 47]
+    page.keyboard.press("Escape")
+    assert chosen(page) == []
+
+    # The rest is normal, as one action, and all of it is taken back from another page.
+    page.keyboard.press("Shift+N")
+    wait_label(page, 0, "normal")
+    wait_label(page, 5, "anomaly")
+    assert page.locator('.amw-tile[data-label=""]').count() == 0
+    turn(page, "PageDown", 2)
+    page.keyboard.press("n")
+    wait_label(page, 0, "normal")
+    page.keyboard.press("z")
+    wait_label(page, 0, "")
+    page.keyboard.press("z")
+    wait_label(page, 2, "anomaly")  # the first page is back, where the rest was
+    wait_label(page, 0, "")
+    assert page.locator(".amw-page-number").inner_text().startswith("1 ")
+    page.keyboard.press("z")
+    wait_label(page, 2, "")
+    assert page.locator('.amw-tile:not([data-label=""])').count() == 0
+    assert page.locator(".amw-undo").is_disabled()
+    page.keyboard.press("z")  # there is nothing left
+    for _ in range(2):
+        page.keyboard.press("Shift+Z")
+    wait_label(page, 2, "anomaly")
+    wait_label(page, 0, "normal")
+    now = said(tmp_path)
+    assert [now[i]["label"] for i in ids[:6]] == ["normal"] * 2 + ["anomaly"] * 4
+    assert nb.cells() == before
+
+
+def test_stars_tags_and_notes_by_keys(notebook, sky, tmp_path):
+    hostile = "<img src=x onerror='window.hit=1'>{{ 1+1 }}"
+    nb = show(notebook, sky)
+    page, before = nb.page, nb.cells()
+    ids = ids_of(page)
+    tile(page, 0).locator(".amw-image").click()
+    page.keyboard.press("s")
+    page.wait_for_selector('.amw-tile[data-index="0"][data-starred="yes"]')
+    assert said(tmp_path)[ids[0]]["star"] is True
+    assert said(tmp_path)[ids[0]]["label"] is None
+
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("t")
+    page.keyboard.type("merger")
+    page.keyboard.press("Enter")
+    expect(page.locator(".amw-chip")).to_contain_text("merger")
+    page.keyboard.type(hostile)
+    page.keyboard.press("Enter")
+    expect(page.locator(".amw-chip")).to_have_count(2)
+    page.locator(".amw-note").fill("two cores")
+    page.locator(".amw-note").press("Enter")
+    page.wait_for_selector('.amw-tile[data-index="1"] .mdi-note-text-outline')
+    for i in ids[:2]:
+        assert (said(tmp_path)[i]["tags"], said(tmp_path)[i]["note"]) == (["merger", hostile], "two cores")
+    # The keys are the gallery's again; the tag that was used is offered, and can be taken away.
+    page.keyboard.press("t")
+    assert "merger" in page.eval_on_selector_all("datalist option", "options => options.map(o => o.value)")
+    page.locator(".amw-chip", has_text="merger").locator("button").click()
+    expect(page.locator(".amw-chip")).to_have_count(1)
+    page.locator(".amw-tag").press("Escape")
+    page.keyboard.press("s")  # both
+    page.wait_for_selector('.amw-tile[data-index="1"][data-starred="yes"]')
+    page.keyboard.press("s")
+    page.wait_for_selector('.amw-tile[data-index="0"][data-starred="no"]')
+    page.keyboard.press("z")
+    page.wait_for_selector('.amw-tile[data-index="0"][data-starred="yes"]')
+    assert page.evaluate("window.hit") is None
+    assert nb.cells() == before
+
+
+def test_the_annotator_and_the_reason_are_kept_with_the_label(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page = nb.page
+    ids = ids_of(page)
+    tile(page, 1).locator(".amw-image").click()
+    page.locator(".amw-by input").fill("Ada")
+    page.locator(".amw-by input").press("Enter")
+    page.keyboard.press("a")
+    wait_label(page, 1, "anomaly")
+    assert said(tmp_path)[ids[1]]["by"] == "Ada"
+    tile(page, 1).locator(".amw-image").click()
+    assert page.locator(".amw-why").inner_text() == said(tmp_path)[ids[1]]["reason"] != ""
+
+
+def test_the_keys_are_shown_and_put_away(notebook, sky):
+    nb = show(notebook, sky)
+    page = nb.page
+    tile(page, 0).locator(".amw-image").click()
+    page.keyboard.press("?")
+    expect(page.locator(".amw-help")).to_contain_text("rest of the page is normal")
+    page.keyboard.press("Escape")
+    expect(page.locator(".amw-help")).to_have_count(0)
+    assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
