@@ -22,11 +22,22 @@ if TYPE_CHECKING:
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
-    from amatch_widgets.session import Session
+    from amatch_widgets.session import Filter, Session
 
-__all__ = ["ImageSource", "Preprocess", "Session", "TrainConfig", "demo", "errors", "events", "open_source"]
+__all__ = [
+    "Filter",
+    "ImageSource",
+    "Preprocess",
+    "Session",
+    "TrainConfig",
+    "demo",
+    "errors",
+    "events",
+    "open_source",
+]
 
 _HOMES = {
+    "Filter": "amatch_widgets.session",
     "ImageSource": "amatch_widgets.images.source",
     "Preprocess": "amatch_widgets.images.preprocess",
     "Session": "amatch_widgets.session",

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from amatch_widgets.session.session import Session, Show
+from amatch_widgets.session.session import Filter, Session, Show
 
-__all__ = ["Session", "Show"]
+__all__ = ["Filter", "Session", "Show"]

@@ -6,14 +6,15 @@ import dataclasses
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from amatch_widgets.errors import ConfigError, NotTrainedError, WorkspaceError
+from amatch_widgets.errors import NotTrainedError, WorkspaceError
 from amatch_widgets.learn.metrics import Metrics, evaluate
 from amatch_widgets.query.strategies import Candidate, order, pick
 from amatch_widgets.session.export import shortlist
+from amatch_widgets.session.selection import Filter, Selection, Show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from amatch_widgets.query.judge import Judgement
     from amatch_widgets.score.store import ScoreStore
 
-__all__ = ["Scoreboard", "Show"]
+__all__ = ["Scoreboard"]
 
-Show = Literal["all", "unlabelled", "labelled"]
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class Scoreboard:
     labels : LabelStore
     store : ScoreStore
         Its last complete cycle is read.
+    problems : callable
+        Returns the ids of the images that cannot be read.
     seed : int
         Of the bootstrap and of random queries.
 
@@ -87,9 +89,12 @@ class Scoreboard:
         labels: LabelStore,
         *,
         store: ScoreStore,
+        problems: Callable[[], Iterable[str]],
         seed: int,
     ) -> None:
         self._source, self._index, self._labels, self._seed = source, index, labels, seed
+        self._problems = problems
+        self._selection = Selection(source.ids, index, labels, problems)
         self._caching = threading.Lock()
         self._cache: dict[str, tuple[object, Any]] = {}
         self._changing = threading.Lock()
@@ -183,10 +188,10 @@ class Scoreboard:
         now = self._shown
         return self._cached("metrics", (self._labels.version, now), lambda: self.rate(now.scores))
 
-    def query(self, n: int, strategy: str, *, problems: Iterable[str]) -> list[Candidate]:
-        """Choose images without a label; see `Session.query`. `problems` are left out."""
-        unlabelled = self.ranking("random", "unlabelled", 0)
-        unreadable = np.array([self._index[i] for i in problems], np.int64)
+    def query(self, n: int, strategy: str) -> list[Candidate]:
+        """Choose images without a label that can be read; see `Session.query`."""
+        unlabelled = self.ranking("random", "unlabelled", Filter(), 0)
+        unreadable = np.array([self._index[i] for i in self._problems()], np.int64)
         if len(unreadable):
             unlabelled = np.setdiff1d(unlabelled, unreadable)
         ids, scores = self._source.ids, self.scores
@@ -196,11 +201,16 @@ class Scoreboard:
             for i, reason in chosen
         ]
 
-    def ranking(self, how: str, show: Show, seed: int) -> npt.NDArray[np.int64]:
+    def ranking(self, how: str, show: Show, only: Filter, seed: int) -> npt.NDArray[np.int64]:
         """Return the positions of images in an order to look at; see `Session.ranking`."""
         now = self._shown
-        key = (how, show, seed, self._labels.version, now)
-        return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, seed))
+        n_problems = len(list(self._problems())) if show == "problem" else 0
+        key = (how, show, only, seed, self._labels.version, n_problems, now)
+        return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, only, seed))
+
+    def find(self, contains: str) -> npt.NDArray[np.int64]:
+        """Return the positions of all images whose id contains a text."""
+        return self._selection.find(contains)
 
     def shortlist(self, n: int | None) -> pd.DataFrame:
         """Return the `n` highest scores, or all labelled images by score, as a table.
@@ -211,13 +221,15 @@ class Scoreboard:
             If the highest scores are asked for before there are any.
         """
         scores = self.scores
-        ranking = self.ranking("highest", "all", 0)
+        ranking = self.ranking("highest", "all", Filter(), 0)
         n_scored = int(np.isfinite(scores).sum())
         if n is not None and not n_scored:
             raise NotTrainedError("There are no scores yet. Train first: session.train().")
         ranks = np.zeros(len(scores), np.int64)
         ranks[ranking[:n_scored]] = np.arange(1, n_scored + 1)
-        chosen = self.ranking("highest", "labelled", 0) if n is None else ranking[: min(n, n_scored)]
+        chosen = (
+            self.ranking("highest", "labelled", Filter(), 0) if n is None else ranking[: min(n, n_scored)]
+        )
         said = self._labels.unlabelled() | self._labels.current()
         return shortlist(self._source, scores, ranks, said, chosen)
 
@@ -230,18 +242,13 @@ class Scoreboard:
         return evaluate(np.array([truth for _, truth in rated], bool), scores[indices], seed=self._seed)
 
     def _rank(
-        self, scores: npt.NDArray[np.float32], how: str, show: Show, seed: int
+        self, scores: npt.NDArray[np.float32], how: str, show: Show, only: Filter, seed: int
     ) -> npt.NDArray[np.int64]:
-        if show not in get_args(Show):
-            raise ConfigError(f"Unknown show={show!r}. Allowed are 'all', 'unlabelled' and 'labelled'.")
-        labelled = [self._index[i] for i in reversed(self._labels.current()) if i in self._index]
-        subset: npt.NDArray[np.int64] | None = None
-        if show == "labelled" or how == "recent":
-            subset = np.array([] if show == "unlabelled" else labelled, np.int64)
-        elif show == "unlabelled":
-            is_free = np.ones(len(self._source), bool)
-            is_free[labelled] = False
-            subset = np.flatnonzero(is_free)
+        subset = self._selection.choose(show, only, scores)
+        if how == "recent":  # among what is labelled
+            latest = self._selection.choose("labelled", Filter(), scores)
+            assert latest is not None  # not all
+            subset = latest if subset is None else latest[np.isin(latest, subset)]
         ranking = order(scores, how, subset=subset, seed=seed)
         ranking.setflags(write=False)
         return ranking

@@ -34,7 +34,8 @@ from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.history import History
 from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.manifest import Manifest
-from amatch_widgets.session.scoreboard import Scoreboard, Show
+from amatch_widgets.session.scoreboard import Scoreboard
+from amatch_widgets.session.selection import Filter, Show
 from amatch_widgets.session.tiers import Tiers
 from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.learn.metrics import Metrics
 
-__all__ = ["Session", "Show"]
+__all__ = ["Filter", "Session", "Show"]
 
 _THUMBNAIL_PX = 128
 _PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
@@ -139,6 +140,7 @@ class Session:
             self._index,
             self.labels,
             store=store,
+            problems=lambda: list(self._pool.problems),
             seed=config.seed,
         )
         self._learnable = Learnable(self.labels, self._index)
@@ -570,7 +572,7 @@ class Session:
             Id, score and reason. Images that could not be read are left out.
         """
         self._tiers.wait(_PATIENCE_S)
-        return self._board.query(n, strategy, problems=list(self._pool.problems))
+        return self._board.query(n, strategy)
 
     def similar(self, image_ids: str | Sequence[str], k: int = 24) -> list[Candidate]:
         """Return the images most like one, or like several taken together; labelled ones too.
@@ -607,14 +609,19 @@ class Session:
             for i, cosine in zip(found, cosines, strict=True)
         ]
 
-    def ranking(self, how: str = "highest", *, show: Show = "all", seed: int = 0) -> npt.NDArray[np.int64]:
+    def ranking(
+        self, how: str = "highest", *, show: Show = "all", only: Filter | None = None, seed: int = 0
+    ) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source, in an order to look at.
 
         Parameters
         ----------
         how : {"highest", "lowest", "uncertain", "random", "recent"}
             "recent" shows labelled images only, the latest label first.
-        show : {"all", "unlabelled", "labelled"}
+        show : {"all", "unlabelled", "labelled", "anomaly", "normal", "starred", "problem"}
+            "problem" are the images that cannot be read.
+        only : Filter, optional
+            What they must have besides.
         seed : int
             Of the random order.
 
@@ -623,7 +630,11 @@ class Session:
         ndarray of int64, shape (M,)
             Images without a score come last. Read-only.
         """
-        return self._board.ranking(how, show, seed)
+        return self._board.ranking(how, show, Filter() if only is None else only, seed)
+
+    def find(self, contains: str) -> npt.NDArray[np.int64]:
+        """Return the positions of all images whose id contains a text, upper and lower case alike."""
+        return self._board.find(contains)
 
     def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX) -> bytes:
         """Return a small JPEG of an image, its longer side at most `side` pixels.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from traitlets import Bool, Int, Unicode
+from traitlets import Bool, Dict, Int, Unicode
 
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
+from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.shelf import Shelf
 from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Gallery"]
 
 SORTS = ("highest", "lowest", "uncertain", "random", "recent")
-SHOWS = ("unlabelled", "labelled", "all")
+SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
@@ -55,6 +57,7 @@ class Gallery(Labelling):
 
     sort = Unicode("highest").tag(sync=True)
     show = Unicode("unlabelled").tag(sync=True)
+    only = Dict().tag(sync=True)
     per_page = Int(48).tag(sync=True)
     tile_size = Unicode("medium").tag(sync=True)
     tile_px = Int(TILE_SIZES["medium"][0]).tag(sync=True)
@@ -68,6 +71,7 @@ class Gallery(Labelling):
         self._shelf = Shelf(session)
         self._serials = itertools.count(1)
         self._seed = 0
+        self._only = Filter()
         self._problems_told: set[str] = set()
         self._loader = ThumbnailLoader(session.thumbnail, self._deliver)
         super().__init__(session, desk)
@@ -104,11 +108,43 @@ class Gallery(Labelling):
         with self.desk.lock:
             self._show_page(number)
 
+    def jump(self, to: str, *, after: int = -1) -> None:
+        """Show a page by its number, counted from 1, or the page of an image by a part of its id.
+
+        Parameters
+        ----------
+        to : str
+            The id of an image, else the number of a page, else a part of an id.
+        after : int
+            Position in the list from which on the image is looked for; after the end it goes on at
+            the beginning.
+
+        Raises
+        ------
+        StateError
+            When the list has no such page and no such image.
+        """
+        to, per_page = to.strip(), self.per_page
+        with self.desk.lock:
+            is_id = to in self.session.source.ids
+            if not is_id and to.isdecimal() and 1 <= int(to) <= self._shelf.n_pages(per_page):
+                self._show_page(int(to) - 1)
+                return
+            position = self._shelf.seek(to, after) if to else None
+            if position is None:
+                raise StateError(
+                    f"No page {to!r} and no image with this in its id is in this list. Type a page's number "
+                    "or a part of an id; with “All images” and no filter every image is listed."
+                )
+            self._show_page(position // per_page)
+            self._point_at(position % per_page)
+
     def choose(
         self,
         *,
         sort: str | None = None,
         show: str | None = None,
+        only: Filter | None = None,
         per_page: int | None = None,
         tile_size: str | None = None,
     ) -> None:
@@ -119,7 +155,9 @@ class Gallery(Labelling):
         sort : str, optional
             One of "highest", "lowest", "uncertain", "random" and "recent".
         show : str, optional
-            One of "unlabelled", "labelled" and "all".
+            One of "unlabelled", "labelled", "anomaly", "normal", "starred", "problem" and "all".
+        only : Filter, optional
+            What the images must have besides; ``Filter()`` lets all through.
         per_page : int, optional
             Tiles a page: 24, 48 or 96.
         tile_size : str, optional
@@ -139,9 +177,11 @@ class Gallery(Labelling):
                 show = "labelled"  # what is unlabelled was never labelled recently
             elif show == "unlabelled" != self.show and sort == "recent":
                 sort = "highest"
-            is_new_list = (sort, show) != (self.sort, self.show)
+            only = self._only if only is None else only
+            is_new_list = (sort, show, only) != (self.sort, self.show, self._only)
             first = self._shelf.number * self.per_page
             with self.hold_sync():
+                self._only, self.only = only, dataclasses.asdict(only)
                 self.sort, self.show, self.per_page, self.tile_size = sort, show, per_page, tile_size
                 self.tile_px = TILE_SIZES[tile_size][0]
                 if is_new_list:
@@ -189,7 +229,13 @@ class Gallery(Labelling):
     @handler("Changing the list")
     def vue_do_choose(self, data: dict[str, Any]) -> None:
         """Choose the order, the filter or the size."""
-        self.choose(**{k: data[k] for k in ("sort", "show", "per_page", "tile_size") if k in data})
+        only = _filter(data["only"]) if "only" in data else None
+        self.choose(only=only, **{k: data[k] for k in ("sort", "show", "per_page", "tile_size") if k in data})
+
+    @handler("Looking for an image")
+    def vue_do_jump(self, data: dict[str, Any]) -> None:
+        """Go to a page by its number, or to the next image whose id contains what was typed."""
+        self.jump(str(data.get("to") or ""), after=int(data.get("after", -1)))
 
     @handler("Refreshing the list")
     def vue_do_refresh(self, _data: dict[str, Any]) -> None:
@@ -215,7 +261,7 @@ class Gallery(Labelling):
 
     def _query(self) -> None:
         with self.hold_sync():
-            self._shelf.rank(self.sort, self.show, seed=self._seed)
+            self._shelf.rank(self.sort, self.show, self._only, seed=self._seed)
             self._show_page()
 
     def _show_standing(self) -> None:
@@ -305,3 +351,16 @@ def _one_of(what: str, value: Any, allowed: tuple[Any, ...], default: Any) -> An
     if value not in allowed:
         raise StateError(f"Unknown {what} {value!r}; allowed are {', '.join(map(str, allowed))}.")
     return value
+
+
+def _filter(data: Any) -> Filter:
+    """Read what was typed into the fields of the filter; an empty one filters nothing."""
+    given = data if isinstance(data, dict) else {}
+    limits = {}
+    for name, default in (("least", 0.0), ("most", 1.0)):
+        text = given.get(name)
+        try:
+            limits[name] = default if text in (None, "") else float(text)
+        except (TypeError, ValueError) as error:
+            raise StateError(f"{text!r} is no score; type a number from 0 to 1.") from error
+    return Filter(contains=str(given.get("contains") or ""), tag=str(given.get("tag") or ""), **limits)

@@ -167,7 +167,11 @@ class Labelling(View):
             others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
             self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
         else:
-            self.send({"method": "look_at", "args": [self.page["serial"], position]})
+            self._point_at(position)
+
+    def _point_at(self, position: int) -> None:
+        """Move the browser's cursor to a tile of the page."""
+        self.send({"method": "look_at", "args": [self.page["serial"], position]})
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
         """Go to the page that lists one of these images; return its place there, None if none does."""

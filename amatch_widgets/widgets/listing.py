@@ -49,10 +49,9 @@ class Listing:
         place = slice(number * per_page, (number + 1) * per_page)
         return self._order[place], self._values[place]
 
-    def find(self, images: _Indices) -> int | None:
-        """Return the position of the first of these images that is listed; None if none is."""
-        at = np.flatnonzero(np.isin(self._order, images))
-        return int(at[0]) if len(at) else None
+    def positions(self, images: _Indices) -> _Indices:
+        """Return where in the list these images are, rising; those that are not listed are left out."""
+        return np.flatnonzero(np.isin(self._order, images))
 
     def is_unseen(self, number: int, per_page: int) -> bool:
         """Whether a part of this page was never on the screen."""

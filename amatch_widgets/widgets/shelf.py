@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.listing import Listing
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Shelf:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._sort, self._show, self._seed = "highest", "unlabelled", 0
+        self._sort, self._show, self._only, self._seed = "highest", "unlabelled", Filter(), 0
         self._listing = Listing(np.empty(0, np.int64), np.empty(0, np.float32), is_live=False)
         self._covered: tuple[Listing, int] | None = None  # the ranking behind similar images, and its place
         self._standing = _Standing(None, None, 0)
@@ -70,9 +71,9 @@ class Shelf:
         """Return the number of pages, at least 1."""
         return self._listing.n_pages(per_page)
 
-    def rank(self, sort: str, show: str, *, seed: int) -> None:
+    def rank(self, sort: str, show: str, only: Filter, *, seed: int) -> None:
         """List images anew, from the present scores and labels; see `Session.ranking`."""
-        self._sort, self._show, self._seed = sort, show, seed
+        self._sort, self._show, self._only, self._seed = sort, show, only, seed
         self._standing = self._standing_now()
         is_live = show == "unlabelled" and sort in BY_SCORE
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
@@ -148,14 +149,29 @@ class Shelf:
         if self.is_random(per_page):
             return ["random: nothing is scored yet"] * len(places)
         what = "" if self._show == "all" else f" {self._show}"
+        what += "" if self._only.is_open else " and filtered"
         return [f"{self._sort}: rank {k:,} of {n:,}{what}" for k in places]
 
     def find(self, image_ids: Sequence[str], per_page: int) -> int | None:
         """Return the number of the first page that lists one of these images; None if none does."""
         wanted = set(image_ids)
         place = [k for k, i in enumerate(self._session.source.ids) if i in wanted]
-        position = self._listing.find(np.array(place, np.int64))
-        return None if position is None else position // per_page
+        at = self._listing.positions(np.array(place, np.int64))
+        return int(at[0]) // per_page if len(at) else None
+
+    def seek(self, text: str, after: int) -> int | None:
+        """Return the position of the next listed image whose id contains a text; None if none does.
+
+        One whose id is just that comes before the others; after the last comes the first.
+        """
+        source = self._session.source.ids
+        found = self._session.find(text)
+        exact = [i for i in found if source[i] == text]
+        at = self._listing.positions(np.array(exact, np.int64) if exact else found)
+        if not len(at):
+            return None
+        later = at[at > after]
+        return int(later[0] if len(later) else at[0])
 
     def ahead(self, per_page: int) -> NDArray[np.int64]:
         """Return the images of the next page, as it would be now."""
@@ -186,7 +202,8 @@ class Shelf:
     def _newest(self) -> NDArray[np.int64]:
         """Rank as was chosen; until there are scores, at random."""
         sort = "random" if self._waits(self._standing_now()) else self._sort
-        return self._session.ranking(sort, show=cast("Show", self._show), seed=self._seed)
+        show = cast("Show", self._show)
+        return self._session.ranking(sort, show=show, only=self._only, seed=self._seed)
 
     def _waits(self, standing: _Standing) -> bool:
         """Whether the order is by scores that are not there."""

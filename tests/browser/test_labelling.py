@@ -169,3 +169,42 @@ def test_the_keys_are_shown_and_put_away(notebook, sky):
     page.keyboard.press("Escape")
     expect(page.locator(".amw-help")).to_have_count(0)
     assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
+
+
+def test_filters_and_jumps_find_images(notebook, sky):
+    nb = show(notebook, sky)
+    page, before = nb.page, nb.cells()
+    tile(page, 0).locator(".amw-image").click()
+    page.keyboard.press("f")
+    page.keyboard.type("12")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.amw-tile')].every(t => t.title.includes('12'))"
+        " && document.querySelectorAll('.amw-tile').length > 5"
+    )
+    assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
+    page.keyboard.press("a")  # the keys are the gallery's again
+    wait_label(page, 0, "anomaly")
+    page.locator(".amw-unfilter").click()
+    page.wait_for_function("document.querySelectorAll('.amw-tile').length === 48")
+
+    page.keyboard.press("g")
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.amw-page-number').textContent.trim().startsWith('3 ')")
+    wanted = tile(page, 7).get_attribute("title")
+    page.keyboard.press("PageUp")
+    page.wait_for_function("document.querySelector('.amw-page-number').textContent.trim().startsWith('2 ')")
+    page.keyboard.press("g")
+    page.keyboard.type(wanted)
+    page.keyboard.press("Enter")
+    page.wait_for_selector('.amw-tile.amw-cursor[data-index="7"]')
+    assert tile(page, 7).get_attribute("title") == wanted
+
+    page.locator(".amw-show").select_option("anomaly")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.amw-tile')].every(t => t.dataset.label === 'anomaly')"
+    )
+    page.locator(".amw-show").select_option("starred")
+    expect(page.locator(".amw-empty")).to_contain_text("Nothing is starred yet")
+    assert nb.cells() == before

@@ -41,6 +41,10 @@ class Board:
             assert self.arrived.wait_for(lambda: len(found()) >= n, 20)
             return found()
 
+    def pointed(self):
+        """Where the cursor was last sent: the page's serial number and the tile."""
+        return [m["args"] for m in self.sent if m["method"] == "look_at"][-1]
+
     def press(self, index, label, serial=None):
         serial = self.gallery.page["serial"] if serial is None else serial
         self.gallery.vue_do_label({"serial": serial, "indices": [index], "label": label, "token": "t"})
@@ -336,3 +340,72 @@ def test_an_image_that_cannot_be_read_gets_a_tile_with_the_reason(session, monke
 
 def test_a_score_below_one_is_never_written_as_one():
     assert [_score_text(s) for s in (np.float32("nan"), 0.99996, 1.0, 0.0)] == ["", "0.999", "1.000", "0.000"]
+
+
+def test_a_jump_goes_to_a_page_or_to_the_next_image_with_that_id(board):
+    gallery = board.gallery
+    gallery.vue_do_jump({"to": "3", "after": 0})
+    assert gallery.page["number"] == 2
+    wanted = gallery.image_ids[5]
+    gallery.turn(0)
+    gallery.vue_do_jump({"to": wanted, "after": 0})
+    assert gallery.page["number"] == 2
+    assert board.pointed() == [gallery.page["serial"], 5]
+    gallery.vue_do_jump({"to": "nowhere", "after": 0})
+    gallery.vue_do_jump({"to": " ", "after": 0})
+    assert [level for level, _ in board.messages] == ["error", "error"]
+    assert gallery.page["number"] == 2
+
+
+def test_a_search_goes_on_after_the_image_it_found_and_round_the_end(board, session):
+    board.gallery.choose(sort="highest", show="all")
+    listed = [session.source.ids[i] for i in board.gallery._shelf._listing.page(0, 200)[0]]
+    matches = [k for k, i in enumerate(listed) if "13" in i]
+    after, found = -1, []
+    for _ in range(len(matches) + 1):
+        board.gallery.jump("13", after=after)
+        _, place = board.pointed()
+        after = board.gallery.page["first"] + place
+        found.append(after)
+    assert found == [*matches, matches[0]]
+
+
+def test_a_filter_is_typed_in_and_cleared(board, session):
+    gallery = board.gallery
+    gallery.vue_do_choose({"only": {"contains": "01", "tag": "", "least": "", "most": ""}})
+    assert gallery.only == {"contains": "01", "tag": "", "least": 0.0, "most": 1.0}
+    assert gallery.page["total"] == sum("01" in i and i not in session.labels for i in session.source.ids)
+    gallery.vue_do_choose({"only": {"least": "much"}})
+    gallery.vue_do_choose({"only": {"least": 0.9, "most": 0.1}})
+    assert [level for level, _ in board.messages] == ["error", "error"]
+    assert gallery.only["contains"] == "01"
+    gallery.vue_do_choose({"only": {}})
+    assert gallery.page["total"] == 180
+
+
+def test_undo_leads_to_the_page_of_what_was_undone(board, session):
+    gallery = board.gallery
+    gallery.turn(2)
+    board.press(4, "anomaly")
+    image_id = gallery.image_ids[4]
+    gallery.turn(0)
+    gallery.vue_do_undo({})
+    assert (gallery.page["number"], gallery.image_ids[4], gallery.labels["marks"][4]) == (2, image_id, "")
+    assert board.pointed() == [gallery.page["serial"], 4]
+    gallery.vue_do_redo({})
+    assert gallery.labels["marks"][4] == "anomaly"
+    gallery.choose(show="normal")
+    gallery.undo()
+    assert board.messages[-1] == ("info", f"Undone: {image_id}, not in this list.")
+    assert (gallery.n_undo, gallery.n_redo) == (0, 1)
+
+
+def test_a_star_and_tags_of_several_tiles_are_kept(board, session):
+    serial, ids = board.gallery.page["serial"], board.gallery.image_ids
+    board.gallery.vue_do_annotate({"serial": serial, "indices": [1, 2], "star": True, "add": [" merger "]})
+    assert [session.labels.get(ids[k]).tags for k in (1, 2)] == [("merger",)] * 2
+    assert board.gallery.labels["stars"][:3] == [False, True, True]
+    assert board.gallery.labels["tags"][2] == ["merger"]
+    assert board.gallery.known_tags == ["merger"]
+    board.gallery.vue_do_annotate({"serial": serial, "indices": [1], "add": ["x" * 61]})
+    assert "61 characters" in board.messages[-1][1]
