@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from amatch_widgets.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 __all__ = ["MAX_WEIGHT", "AuditDraw", "draw_audit"]
 
@@ -66,15 +66,15 @@ class AuditDraw:
 
     @classmethod
     def of_page(
-        cls, chances: Sequence[float], labels: Sequence[bool | None], *, n_free: int, n_found: int
+        cls, chances: Iterable[float], labels: Iterable[bool | None], *, n_free: int, n_found: int
     ) -> list[AuditDraw]:
         """Return the draws of one call of `draw_audit`.
 
         Parameters
         ----------
-        chances : sequence of float, shape (n,)
+        chances : iterable of float, shape (n,)
             As returned, in this order.
-        labels : sequence of bool or None, shape (n,)
+        labels : iterable of bool or None, shape (n,)
             True for an anomaly, None where there is no label yet; such a draw is left out.
         n_free, n_found : int
             Images without a label and labelled anomalies when `draw_audit` was called.
