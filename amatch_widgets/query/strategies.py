@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick"]
 
 ORDERS = ("highest", "lowest", "uncertain", "random", "recent")
-STRATEGIES = ("top", "uncertain", "random", "mixed")
-_MIXED_SHARE = 8  # in "mixed", one in 8 is uncertain and one in 8 an audit at random
+STRATEGIES = ("top", "uncertain", "random")
 _EVEN = 0.5  # the score of an image that the model cannot tell
 
 _Scores = NDArray[np.float32]
@@ -98,16 +97,14 @@ def pick(
     n : int, >= 0
         How many; fewer come if there are fewer.
     strategy : str
-        "top": the highest scores. "uncertain": the scores closest to 0.5. "random". "mixed": 6 in
-        8 from the top, 1 in 8 uncertain, and 1 in 8 at random from the rest, an audit of what the
-        model thinks little of (both rounded down).
+        "top": the highest scores. "uncertain": the scores closest to 0.5. "random".
     seed : int
         Seed of what is random.
 
     Returns
     -------
     list of (int, str)
-        Index and reason, best first within each kind. Images without a score come last and only
+        Index and reason, best first. Images without a score come last and only
         to fill up; if no image has a score, all are drawn at random.
 
     Raises
@@ -125,14 +122,11 @@ def pick(
         return [(int(i), "random: nothing is scored yet") for i in left[_first(_shuffled(left, seed), n)]]
     unscored, left, values = left[~has_score], left[has_score], values[has_score]
     n_all, n_scored = len(left), min(n, len(left))
-    part = n_scored // _MIXED_SHARE
-    mixed = {"top": n_scored - 2 * part, "uncertain": part, "random": part}
-    chosen: list[tuple[int, str]] = []
-    for kind, wanted in (mixed if strategy == "mixed" else {strategy: n_scored}).items():
-        at = _first(_shuffled(left, seed) if kind == "random" else _key(values, kind), wanted)
-        for rank, position in enumerate(at, start=1):
-            chosen.append((int(left[position]), _reason(kind, rank, float(values[position]), n_all)))
-        left, values = np.delete(left, at), np.delete(values, at)  # each image once
+    at = _first(_shuffled(left, seed) if strategy == "random" else _key(values, strategy), n_scored)
+    chosen = [
+        (int(left[position]), _reason(strategy, rank, float(values[position]), n_all))
+        for rank, position in enumerate(at, start=1)
+    ]
     filled = unscored[_first(_shuffled(unscored, seed), n - n_scored)]
     return chosen + [(int(i), "random: not scored yet") for i in filled]
 

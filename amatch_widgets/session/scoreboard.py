@@ -188,14 +188,20 @@ class Scoreboard:
         now = self._shown
         return self._cached("metrics", (self._labels.version, now), lambda: self.rate(now.scores))
 
-    def query(self, n: int, strategy: str) -> list[Candidate]:
+    def query(self, n: int, strategy: str, leave_out: Iterable[str] = ()) -> list[Candidate]:
         """Choose images without a label that can be read; see `Session.query`."""
+        seed = self._seed + len(self._labels)
+        return self.candidates(pick(self.scores, self.free(leave_out), n, strategy, seed=seed))
+
+    def free(self, leave_out: Iterable[str] = ()) -> npt.NDArray[np.int64]:
+        """Return the positions of the images that have no label and can be read, but for some."""
         unlabelled = self.ranking("random", "unlabelled", Filter(), 0)
-        unreadable = np.array([self._index[i] for i in self._problems()], np.int64)
-        if len(unreadable):
-            unlabelled = np.setdiff1d(unlabelled, unreadable)
+        not_free = np.array([self._index[i] for i in [*self._problems(), *leave_out]], np.int64)
+        return np.setdiff1d(unlabelled, not_free) if len(not_free) else unlabelled
+
+    def candidates(self, chosen: Iterable[tuple[int, str]]) -> list[Candidate]:
+        """Return positions and reasons as a user sees them."""
         ids, scores = self._source.ids, self.scores
-        chosen = pick(scores, unlabelled, n, strategy, seed=self._seed + len(self._labels))
         return [
             Candidate(ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, reason)
             for i, reason in chosen

@@ -15,6 +15,7 @@ import numpy as np
 from amatch_widgets import demo
 from amatch_widgets.errors import (
     AmatchError,
+    ConfigError,
     ImageReadError,
     LabelError,
     NotTrainedError,
@@ -23,17 +24,19 @@ from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.labels import Label, LabelStore
+from amatch_widgets.labels import ANOMALY, Label, LabelStore
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.history import History
 from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.manifest import Manifest
+from amatch_widgets.session.mixture import mixed_page
 from amatch_widgets.session.scoreboard import Scoreboard
 from amatch_widgets.session.selection import Filter, Show
 from amatch_widgets.session.tiers import Tiers
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.query.estimate import Remaining
 
 __all__ = ["Filter", "Session", "Show"]
 
@@ -143,6 +147,7 @@ class Session:
             problems=lambda: list(self._pool.problems),
             seed=config.seed,
         )
+        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed)
         self._learnable = Learnable(self.labels, self._index)
         self._tiers = Tiers(
             self.source,
@@ -555,24 +560,65 @@ class Session:
     # ---- queries ----------------------------------------------------------------------------
 
     def query(
-        self, n: int = 24, *, strategy: Literal["top", "uncertain", "random", "mixed"] = "top"
+        self,
+        n: int = 24,
+        *,
+        strategy: Literal["top", "uncertain", "random", "mixed"] = "top",
+        leave_out: Iterable[str] = (),
+        wait: bool = True,
     ) -> list[Candidate]:
-        """Return images without a label that are worth a look, after all labels given so far.
-
-        Waits until the instant tier has learnt from them: less than a second for 100,000 images.
+        """Return images without a label that are worth a look.
 
         Parameters
         ----------
         n : int, >= 0
         strategy : {"top", "uncertain", "random", "mixed"}
+            "mixed": 5 in 8 from the top, 1 in 8 uncertain, 1 in 8 unlike the anomalies so far, and 1
+            in 8 an audit: drawn at random, with a chance that is noted, so that `remaining` can tell
+            what is left to find. Label all images of an audit.
+        leave_out : iterable of str
+            Ids of images that are not wanted, such as those shown already.
+        wait : bool
+            Wait until the instant tier has learnt from all labels given so far: less than a second
+            for 100,000 images.
 
         Returns
         -------
         list of Candidate
             Id, score and reason. Images that could not be read are left out.
         """
-        self._tiers.wait(_PATIENCE_S)
-        return self._board.query(n, strategy)
+        if wait:
+            self._tiers.wait(_PATIENCE_S)
+        if strategy != "mixed":
+            return self._board.query(n, strategy, leave_out)
+        if n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        labels = self.labels.current()
+        chosen = mixed_page(
+            n,
+            ids=self.source.ids,
+            scores=self.scores,
+            free=self._board.free(leave_out),
+            anomalies=[self._index[i] for i, line in labels.items() if line.label == ANOMALY],
+            embeddings=lambda: self._tiers.embeddings,
+            audits=self._audits,
+            seed=self.config.seed + len(labels),
+        )
+        return self._board.candidates(chosen)
+
+    @property
+    def remaining(self) -> Remaining:
+        """How many anomalies are left to find, and what share was found, from the audits.
+
+        Audits are the part of a "mixed" query or gallery page that is drawn at random. Images
+        that were drawn and have no label are left out; ``n_audits_open`` counts them.
+        """
+        return self._audits.remaining(len(self._board.free()))[0]
+
+    @property
+    def n_audits_open(self) -> int:
+        """How many images were drawn for an audit and have no label yet."""
+        return self._audits.remaining(0)[1]
 
     def similar(self, image_ids: str | Sequence[str], k: int = 24) -> list[Candidate]:
         """Return the images most like one, or like several taken together; labelled ones too.

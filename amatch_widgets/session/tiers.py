@@ -225,6 +225,12 @@ class Tiers:
             )
         return similar(store.vectors, indices, k, is_usable=is_done)
 
+    @property
+    def embeddings(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]] | None:
+        """The vectors of all images, shape (N, D), and which images have one; None before there are any."""
+        store = self._store
+        return None if store is None else (store.vectors, store.is_done)
+
     def refit(self) -> None:
         """Tell that the labels have changed; returns at once."""
         self._instant.refit()

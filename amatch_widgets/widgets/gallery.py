@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gallery"]
 
-SORTS = ("highest", "lowest", "uncertain", "random", "recent")
+SORTS = ("highest", "mixed", "lowest", "uncertain", "random", "recent")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
@@ -153,7 +153,8 @@ class Gallery(Labelling):
         Parameters
         ----------
         sort : str, optional
-            One of "highest", "lowest", "uncertain", "random" and "recent".
+            One of "highest", "mixed", "lowest", "uncertain", "random" and "recent". A "mixed" page has the
+            best images and a few others, see `Session.query`; it is of unlabelled images.
         show : str, optional
             One of "unlabelled", "labelled", "anomaly", "normal", "starred", "problem" and "all".
         only : Filter, optional
@@ -176,6 +177,10 @@ class Gallery(Labelling):
             if sort == "recent" != self.sort and show == "unlabelled":
                 show = "labelled"  # what is unlabelled was never labelled recently
             elif show == "unlabelled" != self.show and sort == "recent":
+                sort = "highest"
+            elif sort == "mixed" != self.sort:
+                show = "unlabelled"
+            elif sort == "mixed" and show != "unlabelled":
                 sort = "highest"
             only = self._only if only is None else only
             is_new_list = (sort, show, only) != (self.sort, self.show, self._only)

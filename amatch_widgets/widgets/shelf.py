@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["BY_SCORE", "Shelf"]
 
 BY_SCORE = ("highest", "lowest", "uncertain")
+_FAR = 4  # pages: who jumps further ahead gets the ranking, since the pages between are not looked at
 _N_SIMILAR = 191  # and the image itself: full pages
 _NEW = {"novelty": "Ranked by novelty", "instant": "Ranked by your labels"}
 
@@ -58,6 +59,7 @@ class Shelf:
         self.number = 0
         self.similar_to = ""
         self._n_models = 0  # images whose like are listed
+        self._reasons: dict[int, str] = {}  # of the images of mixed pages
         self._n_random = 0  # images from the beginning that wait for scores to be ordered by
 
     def __len__(self) -> int:
@@ -75,7 +77,8 @@ class Shelf:
         """List images anew, from the present scores and labels; see `Session.ranking`."""
         self._sort, self._show, self._only, self._seed = sort, show, only, seed
         self._standing = self._standing_now()
-        is_live = show == "unlabelled" and sort in BY_SCORE
+        is_live = show == "unlabelled" and sort in {*BY_SCORE, "mixed"}
+        self._reasons = {}
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
         self.number, self.similar_to, self._covered = 0, "", None
@@ -125,9 +128,12 @@ class Shelf:
             The scores to write beside them.
         """
         listing = self._listing
+        if listing.is_live and not listing.n_seen:
+            self._mix(per_page, per_page)
         if listing.is_live and listing.n_seen and listing.is_unseen(max(number, 0), per_page):
             standing = self._standing_now()
             listing.splice(self._newest(), self._session.scores)
+            self._mix((max(number, 0) + 1) * per_page, per_page)
             if not self._waits(standing):
                 self._n_random = min(self._n_random, listing.n_seen)
             if number > 0:  # larger first pages still begin with what was listed before
@@ -148,6 +154,12 @@ class Shelf:
             ]
         if self.is_random(per_page):
             return ["random: nothing is scored yet"] * len(places)
+        if self._reasons:
+            indices, _ = self._listing.page(self.number, per_page)
+            return [
+                self._reasons.get(int(i), f"highest: rank {k:,} of {n:,} unlabelled")
+                for i, k in zip(indices, places, strict=True)
+            ]
         what = "" if self._show == "all" else f" {self._show}"
         what += "" if self._only.is_open else " and filtered"
         return [f"{self._sort}: rank {k:,} of {n:,}{what}" for k in places]
@@ -192,22 +204,43 @@ class Shelf:
         score, only another kind of ranking or another cycle is news.
         """
         now, listed = self._standing_now(), self._standing
-        is_quiet = self._listing.is_live or self._sort not in BY_SCORE
+        is_quiet = self._listing.is_live or self._sort not in {*BY_SCORE, "mixed"}
         if now.ranked_by is None or self.similar_to or (now[:2] == listed[:2] if is_quiet else now == listed):
             return ""
         if now.ranked_by != listed.ranked_by and now.ranked_by in _NEW:
             return _NEW[now.ranked_by]
         return "New scores" if now.cycle is None else f"New scores (cycle {now.cycle})"
 
+    def _mix(self, upto: int, per_page: int) -> None:
+        """Compose what is listed from the last image seen up to a place anew, of several kinds of images.
+
+        A filter would take images out of reach of the audit, so a filtered list is by score alone.
+        """
+        listing, n = self._listing, upto - self._listing.n_seen
+        if self._sort != "mixed" or not self._only.is_open or n > _FAR * per_page:
+            return
+        ids = self._session.source.ids
+        seen, _ = listing.page(0, listing.n_seen) if listing.n_seen else (np.empty(0, np.int64), None)
+        leave_out = [ids[int(i)] for i in seen]
+        # Turning a page waits for nothing: a label given just now is learnt from on the page after it.
+        found = self._session.query(n, strategy="mixed", leave_out=leave_out, wait=False)
+        reasons = {c.image_id: c.reason for c in found}
+        places = {i: k for k, i in enumerate(ids) if i in reasons}
+        self._reasons |= {places[i]: reason for i, reason in reasons.items()}
+        mixed = np.array([places[i] for i in reasons], np.int64)
+        rest = listing.rest_of(self._newest(), len(ids))
+        listing.splice(np.concatenate([mixed, rest[~np.isin(rest, mixed)]]), self._session.scores)
+
     def _newest(self) -> NDArray[np.int64]:
         """Rank as was chosen; until there are scores, at random."""
         sort = "random" if self._waits(self._standing_now()) else self._sort
+        sort = "highest" if sort == "mixed" else sort
         show = cast("Show", self._show)
         return self._session.ranking(sort, show=show, only=self._only, seed=self._seed)
 
     def _waits(self, standing: _Standing) -> bool:
         """Whether the order is by scores that are not there."""
-        return self._sort in BY_SCORE and standing.ranked_by is None
+        return self._sort in {*BY_SCORE, "mixed"} and standing.ranked_by is None
 
     def _standing_now(self) -> _Standing:
         session, ranked_by = self._session, self._session.ranked_by

@@ -160,25 +160,6 @@ def test_the_order_in_which_unlabelled_images_come_does_not_matter():
         assert pick(SCORES, ALL[::-1], 4, strategy) == pick(SCORES, ALL, 4, strategy)
 
 
-def test_mixed_is_six_eighths_top_one_uncertain_and_one_random():
-    scores = np.random.default_rng(0).random(1000, dtype=np.float32)
-    picked = pick(scores, np.arange(1000), 24, "mixed")
-    kinds = [reason.split(":")[0] for _, reason in picked]
-    assert kinds == ["top"] * 18 + ["uncertain"] * 3 + ["random"] * 3
-    assert len(set(_indices(picked))) == 24
-    assert _indices(picked)[:18] == order(scores, "highest")[:18].tolist()
-    assert _indices(picked)[18:21] == order(scores, "uncertain")[:3].tolist()
-
-
-def test_mixed_of_fewer_than_eight_is_all_top():
-    assert pick(SCORES, ALL, 5, "mixed") == pick(SCORES, ALL, 5, "top")
-
-
-def test_mixed_gives_each_image_once_even_if_the_top_is_uncertain():
-    scores = np.full(16, 0.5, np.float32)
-    assert sorted(_indices(pick(scores, np.arange(16), 16, "mixed"))) == list(range(16))
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_before_any_scoring_all_are_drawn_at_random_and_say_so(strategy):
     scores = np.full(50, np.nan, np.float32)
@@ -208,7 +189,7 @@ def test_asking_for_none_or_from_none_gives_none(strategy, unlabelled):
 
 
 def test_indices_are_plain_integers():
-    assert all(type(i) is int for i in _indices(pick(SCORES, ALL, 7, "mixed")))
+    assert all(type(i) is int for i in _indices(pick(SCORES, ALL, 7, "uncertain")))
 
 
 @settings(max_examples=60, deadline=None)
@@ -233,8 +214,8 @@ def test_picking_from_a_million_takes_less_than_50_ms(million, strategy, kind):
 
 
 def test_an_unknown_strategy_is_refused_with_the_nearest_one():
-    with pytest.raises(ConfigError, match=r"Unknown strategy 'mix'.*Did you mean 'mixed'\?"):
-        pick(SCORES, ALL, 3, "mix")
+    with pytest.raises(ConfigError, match=r"Unknown strategy 'randon'.*Did you mean 'random'\?"):
+        pick(SCORES, ALL, 3, "randon")
 
 
 def test_a_negative_number_is_refused():

@@ -409,3 +409,46 @@ def test_a_star_and_tags_of_several_tiles_are_kept(board, session):
     assert board.gallery.known_tags == ["merger"]
     board.gallery.vue_do_annotate({"serial": serial, "indices": [1], "add": ["x" * 61]})
     assert "61 characters" in board.messages[-1][1]
+
+
+def reasons(gallery):
+    return [tile["reason"].split(":")[0] for tile in gallery.page["tiles"]]
+
+
+def test_mixed_pages_show_why_each_image_is_there_and_keep_it_with_the_label(board, session, ranked):
+    ranked(1)
+    gallery = board.gallery
+    gallery.choose(sort="mixed", per_page=24)
+    first = gallery.image_ids
+    assert (
+        reasons(gallery) == ["top"] * 18 + ["uncertain"] * 3 + ["audit"] * 3
+    )  # no embeddings to be unlike in
+    board.press(23, "normal")
+    kept = session.labels.get(first[23]).reason
+    assert kept.startswith("audit: drawn at random, chance 1 in ")
+    gallery.turn(1)
+    assert not set(gallery.image_ids) & set(first)
+    assert reasons(gallery).count("audit") == 3
+    assert session.n_audits_open == 5  # what was not shown was not drawn
+    gallery.turn(0)
+    assert gallery.image_ids == first
+    assert reasons(gallery)[23] == "audit"
+    assert session.n_audits_open == 5
+    session.label(dict.fromkeys(first, "normal"))
+    assert session.remaining.n_draws == 3
+
+
+def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_filtered(
+    board, session, ranked
+):
+    ranked(1)
+    gallery = board.gallery
+    gallery.choose(show="all")
+    gallery.choose(sort="mixed")
+    assert gallery.show == "unlabelled"
+    n_drawn = session.n_audits_open
+    gallery.vue_do_choose({"only": {"contains": "1"}})
+    assert set(reasons(gallery)) == {"mixed"}
+    assert session.n_audits_open == n_drawn
+    gallery.choose(show="labelled")
+    assert gallery.sort == "highest"
