@@ -24,9 +24,11 @@ from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
 from amatch_widgets.labels import LabelStore
+from amatch_widgets.labels.reason import AT_THE_START, from_table
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
+from amatch_widgets.query.discovery import Discovery, discovery
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.engine import Engine
@@ -339,17 +341,17 @@ class Session:
         now = self.labels.current()
         self.label(
             {i: label for i, label in table.labels.items() if (now[i].label if i in now else None) != label},
-            reason=f"from {Path(path).name}",
+            reason=from_table(Path(path).name),
         )
         self._tables.add(Path(path).resolve())
         return table
 
     def _take_first_labels(self, labels: str | Path | Mapping[str, str]) -> None:
-        reason = "given at the start"
+        reason = AT_THE_START
         if not isinstance(labels, Mapping):
             table = read_label_csv(labels, self._index.keys())
             self._tables.add(Path(labels).resolve())
-            reason = f"from {Path(labels).name}"
+            reason = from_table(Path(labels).name)
             if table.notice:
                 self._notices.append(f"{Path(labels).name}: {table.notice}.")
             labels = {i: label for i, label in table.labels.items() if label is not None}
@@ -472,6 +474,11 @@ class Session:
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
         return self._board.metrics
+
+    @property
+    def discovery(self) -> Discovery:
+        """How many anomalies each look has brought, and what the next page is likely to bring."""
+        return discovery(self.labels.history())
 
     # ---- queries ----------------------------------------------------------------------------
 
