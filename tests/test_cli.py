@@ -75,6 +75,10 @@ class QuietSession:
         self.calls.append(("export", n))
         return Path(path)
 
+    def figures(self, folder=None, formats=("png", "svg", "pdf")):
+        self.calls.append(("figures", folder, tuple(formats)))
+        return [Path("figures", f"metrics.{form}") for form in formats]
+
 
 NOTHING = np.zeros(0)
 
@@ -164,6 +168,14 @@ def test_export_says_where_it_wrote(session, capsys):
     assert session.made.options["source"] == "elsewhere"
     assert session.made.calls == [("export", 5), "close"]
     assert capsys.readouterr().out == "Wrote out.csv\n"
+
+
+def test_figures_are_listed_one_to_a_line(session, capsys):
+    assert main(["figures", "run", "--out", "folder", "--format", "svg", "--format", "pdf"]) == 0
+    assert session.made.calls == [("figures", Path("folder"), ("svg", "pdf")), "close"]
+    assert capsys.readouterr().out == "figures/metrics.svg\nfigures/metrics.pdf\n"
+    assert main(["figures", "run"]) == 0
+    assert session.made.calls[0] == ("figures", None, ("png", "svg", "pdf"))
 
 
 def fail(error):

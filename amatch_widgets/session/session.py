@@ -599,6 +599,40 @@ class Session:
         """
         return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)
 
+    def figures(
+        self, folder: str | Path | None = None, formats: Sequence[str] = ("png", "svg", "pdf")
+    ) -> list[Path]:
+        """Write figures for a paper or a talk: metrics, discovery, scores, and a sheet of the best 50.
+
+        The same session gives the same bytes.
+
+        Parameters
+        ----------
+        folder : path, optional
+            By default ``figures`` in the session folder.
+        formats : sequence of {"png", "svg", "pdf"}
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        ConfigError
+            If there is no such format.
+        WorkspaceError
+            If a file cannot be written.
+        """
+        # By name and at the call: the report is made of sessions, and needs an extra.
+        report = importlib.import_module("amatch_widgets.report.figures")
+        files: list[Path] = report.save_figures(
+            self, self.path / "figures" if folder is None else folder, formats
+        )
+        return files
+
     def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
         unknown = [i for i in image_ids if i not in self._index]
         if unknown:
