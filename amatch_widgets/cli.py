@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the few rare objects in a very large set of images, from a handful of labels.",
     )
     parser.add_argument("--version", action="version", version=f"amatch {version('amatch-widgets')}")
-    commands = parser.add_subparsers(required=True, metavar="demo | embed | train | score | export | figures")
+    commands = parser.add_subparsers(
+        required=True, metavar="demo | embed | train | score | export | figures | report"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -168,6 +170,19 @@ def _parser() -> argparse.ArgumentParser:
         help="a format to write; may be given several times (default: all three)",
     )
     figures.set_defaults(command=_figures)
+
+    report = commands.add_parser(
+        "report",
+        parents=[common, existing],
+        help="write one HTML file with all that was found and what it rests on",
+        description="Write one HTML file with labels, metrics, figures, the best candidates, options and "
+        "versions. Needs matplotlib: pip install 'amatch-widgets[figures]'.",
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="file to write (default: report.html in the RUN)"
+    )
+    report.add_argument("--top", type=_count, default=50, metavar="N", help="candidates shown (default 50)")
+    report.set_defaults(command=_report)
     return parser
 
 
@@ -271,6 +286,14 @@ def _figures(arguments: argparse.Namespace) -> None:
     with am.Session.open(arguments.run, source=arguments.source) as session:
         files = [str(path) for path in session.figures(arguments.out, **options)]
         print(json.dumps(_summary(session) | {"files": files}) if arguments.json else "\n".join(files))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with am.Session.open(arguments.run, source=arguments.source) as session:
+        path = session.report(arguments.out, n=arguments.top)
+        print(json.dumps(_summary(session) | {"file": str(path)}) if arguments.json else f"Wrote {path}")
 
 
 def _work(session: Session, start: Callable[[], None], *, as_json: bool) -> None:

@@ -79,6 +79,10 @@ class QuietSession:
         self.calls.append(("figures", folder, tuple(formats)))
         return [Path("figures", f"metrics.{form}") for form in formats]
 
+    def report(self, path=None, n=50):
+        self.calls.append(("report", path, n))
+        return Path("report.html") if path is None else path
+
 
 NOTHING = np.zeros(0)
 
@@ -176,6 +180,14 @@ def test_figures_are_listed_one_to_a_line(session, capsys):
     assert capsys.readouterr().out == "figures/metrics.svg\nfigures/metrics.pdf\n"
     assert main(["figures", "run"]) == 0
     assert session.made.calls[0] == ("figures", None, ("png", "svg", "pdf"))
+
+
+def test_report_says_where_it_wrote(session, capsys):
+    assert main(["report", "run", "--out", "r.html", "--top", "5"]) == 0
+    assert session.made.calls == [("report", Path("r.html"), 5), "close"]
+    assert main(["report", "run"]) == 0
+    assert session.made.calls[0] == ("report", None, 50)
+    assert capsys.readouterr().out == "Wrote r.html\nWrote report.html\n"
 
 
 def fail(error):

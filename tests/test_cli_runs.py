@@ -80,6 +80,8 @@ def test_train_again_score_and_export_follow_each_other(cutouts, tmp_path, capsy
     assert [Path(file) for file in result_of(capsys)["files"]] == [
         run / "figures" / f"{name}.svg" for name in ("metrics", "discovery", "histogram", "sheet")
     ]
+    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert capsys.readouterr().out == f"Wrote {tmp_path / 'report.html'}\n"
 
 
 @pytest.mark.usefixtures("small")

@@ -51,6 +51,7 @@ FORMATS = ("png", "svg", "pdf")
 ANOMALY_COLOUR, NORMAL_COLOUR = "#e89a0c", "#3f83d1"
 MARKS = {ANOMALY: (ANOMALY_COLOUR, "D"), NORMAL: (NORMAL_COLOUR, "o")}  # colour and shape
 INK, DIM, GRID = "#1b2430", "#5c6773", "#dfe3e8"
+_OF_THE_PAGE = {INK: "currentColor", DIM: "var(--dim)", GRID: "var(--line)", "#ffffff": "var(--ground)"}
 
 _DPI = 200  # of PNG
 _STYLE: dict[str, Any] = {
@@ -168,8 +169,8 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     Returns
     -------
     str
-        Without any address. Ink and grid lines take the page's colours: ``currentColor``,
-        ``var(--dim)`` and ``var(--line)``.
+        Without any address. Ink, grid lines and ground take the page's colours: ``currentColor``,
+        ``var(--dim)``, ``var(--line)`` and ``var(--ground)``.
     """
     svg = render(figure, "svg", transparent=True).decode()
     svg = svg[svg.index("<svg") :]
@@ -181,6 +182,6 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     body = body.replace("xlink:href", "href")
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(\bhref="|url\()#', rf"\1#{name}-", body)
-    for colour, variable in ((INK, "currentColor"), (DIM, "var(--dim)"), (GRID, "var(--line)")):
+    for colour, variable in _OF_THE_PAGE.items():
         body = body.replace(colour, variable)
     return f'<svg {view_box[0]} role="img" aria-label="{title}">{body}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -111,9 +112,11 @@ def write_whole(path: Path, content: bytes, *, what: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
         raise WorkspaceError(
-            f"{what} cannot be written to {str(path)!r}: {error.strerror or error}. "
+            f"{what} cannot be written to {str(path)!r}: {getattr(error, 'strerror', None) or error}. "
             "Choose a file in a folder that you can write to."
         ) from error
     return path

@@ -633,6 +633,36 @@ class Session:
         )
         return files
 
+    def report(self, path: str | Path | None = None, n: int = 50) -> Path:
+        """Write one HTML file with all that was found and what it rests on, to keep or to send.
+
+        Labels, counts, metrics, figures, the `n` highest scores, options, versions and problems; it
+        asks for nothing outside itself and holds no script.
+
+        Parameters
+        ----------
+        path : path, optional
+            By default ``report.html`` in the session folder.
+        n : int, >= 0
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        ConfigError
+            If the name does not end in ``.html``.
+        WorkspaceError
+            If it cannot be written.
+        """
+        report = importlib.import_module("amatch_widgets.report.html")
+        file: Path = report.write_report(self, self.path / "report.html" if path is None else path, n)
+        return file
+
     def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
         unknown = [i for i in image_ids if i not in self._index]
         if unknown:
