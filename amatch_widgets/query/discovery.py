@@ -57,8 +57,8 @@ class Forecast:
     def __str__(self) -> str:
         about = f"about {self.middle:,}" if self.middle else "none"
         return (
-            f"Another page of {self.n:,} is likely to bring {about} (95 %: {self.low:,} to {self.high:,}); "
-            f"the last {self.n_looks:,} looks brought {self.n_found or 'none'}."
+            f"Another {self.n:,} images are likely to bring {about} (95 %: {self.low:,} to {self.high:,}); "
+            f"the last {self.n_looks:,} brought {self.n_found or 'none'}."
         )
 
 
@@ -110,9 +110,7 @@ class Discovery:
         page = self.next_page()
         if page is not None:
             return str(page)
-        return (
-            f"Too few looks to say what another page will bring ({self.n_looks}; {LEAST_LOOKS} are needed)."
-        )
+        return f"Too few looks to say what the next will bring ({self.n_looks}; {LEAST_LOOKS} are needed)."
 
 
 def discovery(lines: Iterable[Label]) -> Discovery:

@@ -174,7 +174,7 @@ def discovery_figure(session: Session) -> Figure:
             color=ANOMALY_COLOUR,
             ms=5,
             capsize=3,
-            label=f"after another page of {page.n} (95 %)",
+            label=f"after another {page.n} (95 %)",
         )
     axes.set(
         xlabel="images looked at",

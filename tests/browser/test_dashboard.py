@@ -215,10 +215,6 @@ def test_embeddings_rank_the_next_page_after_one_label_and_find_similar_images(n
     assert titles() == second
     assert not page.locator(".amw-message").count()
 
-    page.click(".amw-do-report")
-    page.wait_for_selector(".amw-message-text:has-text('The report is in')")
-    assert "</html>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-
 
 def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, light, tmp_path):
     with (galaxies / "classes.csv").open(newline="") as file:

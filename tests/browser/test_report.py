@@ -70,3 +70,12 @@ def test_nothing_runs_and_nothing_is_asked_for(browser, report, theme):
     assert (sum(map(int, ground[4:-1].split(", "))) > 400) == (theme == "light")
     assert ground != ink
     context.close()
+
+
+def test_the_button_of_the_dashboard_writes_it_and_says_where(notebook, sky, tmp_path):
+    opened = notebook(sky)
+    opened.run(0)
+    opened.run(1)
+    opened.page.click(".amw-do-report")
+    opened.page.wait_for_selector(".amw-message-text:has-text('The report is in')")
+    assert "</html>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ def test_without_labels_there_is_nothing():
     nothing = discovery([])
     assert (nothing.n_looks, nothing.n_found, nothing.last(24)) == (0, 0, 0)
     assert nothing.next_page() is None
-    assert nothing.outlook == "Too few looks to say what another page will bring (0; 12 are needed)."
+    assert nothing.outlook == "Too few looks to say what the next will bring (0; 12 are needed)."
 
 
 def test_anomalies_add_up_in_the_order_of_the_looks():
@@ -83,9 +83,7 @@ def test_the_next_page_rests_on_the_last_48_looks():
     easy, hard = [line(f"e{k}", "anomaly") for k in range(30)], [line(f"h{k}", "normal") for k in range(48)]
     page = discovery(easy + hard).next_page()
     assert (page.n_looks, page.n_found, page.low, page.middle) == (48, 0, 0, 0)
-    assert str(page) == (
-        "Another page of 24 is likely to bring none (95 %: 0 to 2); the last 48 looks brought none."
-    )
+    assert str(page) == "Another 24 images are likely to bring none (95 %: 0 to 2); the last 48 brought none."
 
 
 @pytest.mark.parametrize(("n_found", "n_looks"), [(0, 12), (1, 48), (4, 48), (7, 24), (24, 48)])

@@ -120,7 +120,7 @@ def test_found_anomalies_rise_with_the_looks_and_the_sentence_says_what_is_next(
     heights = [y for _, y in places(chart["lines"][0]["points"])]
     assert heights == sorted(heights, reverse=True)  # y runs downwards
     assert len(set(heights)) == 5
-    assert chart["text"].startswith("Another page of 24 is likely to bring about")
+    assert chart["text"].startswith("Another 24 images are likely to bring about")
     plots.close()
 
 
