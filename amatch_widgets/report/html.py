@@ -160,12 +160,12 @@ def _metrics(now: Metrics, cycles: Sequence[CycleRecord]) -> str:
     rows = [[name, repr(estimate)] for name, estimate in names.items()]
     parts = [f'<p class="dim">{text(said)}</p>\n', table(["now", "value [interval], counts"], rows)]
     if cycles:
-        head = ["cycle", "step", "ended (UTC)", "AUROC", "AUPRC", "weight in the ranking", "why"]
+        head = ["cycle", "step", "ended (UTC)", "AUROC", "AUPRC", "weight", "why"]
         of_cycles = [
             (k.cycle, k.step, _when(k.time), k.metrics.auroc, k.metrics.auprc, k.deep_weight, k.verdict)
             for k in cycles
         ]
-        folded = table(head, of_cycles, numbers=["cycle", "step", "weight in the ranking"])
+        folded = table(head, of_cycles, numbers=["cycle", "step", "weight"], whole=["ended (UTC)"])
         parts.append(
             details(f"{_many(len(cycles), 'training cycle')}", folded, is_open=len(cycles) <= _SHORT)
         )
@@ -217,10 +217,10 @@ def _labels(lines: Sequence[Label]) -> str:
     summary = f"All {_many(len(lines), 'change')}, oldest first"
     if len(kept) < len(lines):
         summary = f"The last {len(kept):,} of {len(lines):,} changes; all of them are in labels.jsonl"
-    journal = table(all_head, rows, numbers=["score then"])
+    journal = table(all_head, rows, numbers=["score then"], whole=["time (UTC)", "label", "split"])
     return section(
         "Labels",
-        table(head, by_whom, numbers=head[1:4]),
+        table(head, by_whom, numbers=head[1:4], whole=head[4:]),
         details(summary, journal, is_open=len(rows) <= _SHORT),
     )
 

@@ -39,7 +39,13 @@ def text(value: object) -> str:
     return html.escape(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", valid)).translate(_BRACES)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> str:
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> str:
     """Return a table.
 
     Parameters
@@ -50,18 +56,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Seq
         The cells, as plain values.
     numbers : sequence of str
         Columns that are aligned to the right.
+    whole : sequence of str
+        Columns whose cells are not broken into lines.
 
     Returns
     -------
     str
     """
-    right = [' class="number"' if name in numbers else "" for name in head]
+    kinds = dict.fromkeys(whole, "whole") | dict.fromkeys(numbers, "number")
+    looks = [f' class="{kinds[name]}"' if name in kinds else "" for name in head]
     cells = "".join(
-        f'<th scope="col"{look}>{text(name)}</th>' for name, look in zip(head, right, strict=True)
+        f'<th scope="col"{look}>{text(name)}</th>' for name, look in zip(head, looks, strict=True)
     )
     body = "".join(
         "<tr>"
-        + "".join(f"<td{look}>{text(cell)}</td>" for cell, look in zip(row, right, strict=True))
+        + "".join(f"<td{look}>{text(cell)}</td>" for cell, look in zip(row, looks, strict=True))
         + "</tr>\n"
         for row in rows
     )

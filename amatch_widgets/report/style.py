@@ -65,17 +65,25 @@ th, td {
   vertical-align: top;
 }
 th { color: var(--dim); font-weight: 600; white-space: nowrap; }
-td:not(.number) { min-width: 14ch; }
+td:not([class]) { min-width: 10ch; }
 td { max-width: 52ch; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.whole { white-space: nowrap; }
 .columns { columns: 2 380px; column-gap: 40px; }
 details { margin: 8px 0; }
 summary { cursor: pointer; font-weight: 600; }
+@media screen and (max-width: 700px) {
+  td:not([class]) { min-width: 17ch; } /* wide tables scroll instead of breaking each word */
+}
 @media print {
   body { font-size: 11pt; }
   main { max-width: none; padding: 0; }
   h2 { break-after: avoid; }
+  .wide { overflow: visible; }
+  table { font-size: 8pt; }
   tr { break-inside: avoid; }
+  th, td { padding-right: 10px; }
+  td:not([class]) { min-width: 0; }
   details::details-content { content-visibility: visible; block-size: auto; }
   .fact { border: 1px solid var(--line); }
 }
