@@ -114,8 +114,7 @@ def new_figure(
 
 def say(axes: Axes, text: str) -> None:
     """Show words where there is nothing to draw."""
-    axes.grid(visible=False)
-    axes.set(xticks=[], yticks=[])
+    axes.axis("off")
     axes.text(
         0.5,
         0.5,

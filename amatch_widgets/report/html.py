@@ -66,7 +66,7 @@ def write_report(session: Session, path: str | Path, n: int = 50) -> Path:
         (
             _head(session, lines),
             _figures(session),
-            _sheet(session, shown),
+            _sheet(session, shown, n_left_out=len(unreadable)),
             _metrics(session.metrics, session.history.cycles),
             _labels(lines),
             _problems(session, unreadable),
@@ -128,11 +128,14 @@ def _figures(session: Session) -> str:
     return section("Figures", f'<div class="figures">\n{figures}</div>\n')
 
 
-def _sheet(session: Session, shown: Sequence[Top]) -> str:
-    if not shown:
+def _sheet(session: Session, shown: Sequence[Top], *, n_left_out: int) -> str:
+    n = len(shown) + n_left_out
+    if not n:
         return section("Candidates", "<p>Nothing is scored yet, or nothing was asked for.</p>\n")
     tiles = "".join(map(_tile, shown))
-    said = f"The highest {len(shown):,} of {len(session.source):,} images, with rank, score and label."
+    said = f"The highest {n:,} of {len(session.source):,} images, with rank, score and label."
+    if n_left_out:
+        said += f" {_many(n_left_out, 'image')} cannot be read: see the problems."
     return section("Candidates", f'<p class="dim">{text(said)}</p>\n<div class="sheet">\n{tiles}</div>\n')
 
 

@@ -63,9 +63,15 @@ def sheet_figure(session: Session, n: int = 50, columns: int = 10) -> Figure:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.06, columns + 0.06), ylim=(height, 0))
     axes.axis("off")
     if not shown:
-        axes.text(columns / 2, height / 2, "nothing is scored yet", ha="center", va="center", color=DIM)
+        said = "none of them can be read" if unreadable else "nothing is scored yet"
+        axes.text(columns / 2, height / 2, said, ha="center", va="center", color=DIM)
     else:
-        axes.text(0.05, 0.22, f"The highest {len(shown)} of {len(session.source):,} images", va="center")
+        axes.text(
+            0.05,
+            0.22,
+            f"The highest {len(shown) + len(unreadable):,} of {len(session.source):,} images",
+            va="center",
+        )
         _key(axes, columns)
     for place, item in enumerate(shown):
         _tile(axes, place % columns, _HEAD + _STEP * (place // columns), item)

@@ -163,7 +163,9 @@ def test_images_that_cannot_be_read_are_left_out_and_named(make_session, rank, t
     rank(session, scores)
     figure = sheet_figure(session, n=10)
     assert len(figure.axes[0].images) == 7
+    assert words(figure)[0] == "The highest 10 of 60 images"
     assert words(figure)[-1] == ("Left out, as they cannot be read: $\\frac{1$, <b>\\u661f?, c\\udcff.")
+    assert "none of them can be read" in words(sheet_figure(session, n=3))
     save_figures(session, tmp_path, formats="svg")
     assert b"&lt;b&gt;" in (tmp_path / "sheet.svg").read_bytes()
 

@@ -173,6 +173,7 @@ def test_of_very_many_labels_the_last_are_listed_and_it_is_said(make_session, mo
 def test_problems_are_listed_with_their_reason(hostile, tmp_path):
     said = Page(write_report(hostile, tmp_path / "report.html")).text
     assert "2 images could not be read" in said
+    assert "The highest 50 of 60 images, with rank, score and label. 2 images cannot be read" in said
     assert f"a hole {HOSTILE[0]}" in said
     assert f"{HOSTILE[0]} is odd." in said
 
