@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Find the few rare objects in a very large set of images, from a handful of labels.",
     )
     parser.add_argument("--version", action="version", version=f"amatch {version('amatch-widgets')}")
-    commands = parser.add_subparsers(required=True, metavar="demo | embed | train | score | export")
+    commands = parser.add_subparsers(
+        required=True, metavar="demo | embed | train | score | export | figures | report"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -150,6 +152,37 @@ def _parser() -> argparse.ArgumentParser:
         "--top", type=_count, metavar="N", help="the N best scores; default: all labelled images"
     )
     export.set_defaults(command=_export)
+
+    figures = commands.add_parser(
+        "figures",
+        parents=[common, existing],
+        help="draw the metrics, the discovery curve, the scores and a sheet of the best",
+        description="Draw figures for a paper or a talk: the metrics, the discovery curve, the scores, and a "
+        "sheet of the best 50. Needs matplotlib: pip install 'amatch-widgets[figures]'.",
+    )
+    figures.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder to write to (default: figures in the RUN)"
+    )
+    figures.add_argument(
+        "--format",
+        action="append",
+        choices=("png", "svg", "pdf"),
+        help="a format to write; may be given several times (default: all three)",
+    )
+    figures.set_defaults(command=_figures)
+
+    report = commands.add_parser(
+        "report",
+        parents=[common, existing],
+        help="write one HTML file with all that was found and what it rests on",
+        description="Write one HTML file with labels, metrics, figures, the best candidates, options and "
+        "versions. Needs matplotlib: pip install 'amatch-widgets[figures]'.",
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FILE.html", help="file to write (default: report.html in the RUN)"
+    )
+    report.add_argument("--top", type=_count, default=50, metavar="N", help="candidates shown (default 50)")
+    report.set_defaults(command=_report)
     return parser
 
 
@@ -243,6 +276,23 @@ def _export(arguments: argparse.Namespace) -> None:
 
     with am.Session.open(arguments.run, source=arguments.source) as session:
         path = session.export(arguments.out, n=arguments.top)
+        print(json.dumps(_summary(session) | {"file": str(path)}) if arguments.json else f"Wrote {path}")
+
+
+def _figures(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    options = {"formats": arguments.format} if arguments.format else {}
+    with am.Session.open(arguments.run, source=arguments.source) as session:
+        files = [str(path) for path in session.figures(arguments.out, **options)]
+        print(json.dumps(_summary(session) | {"files": files}) if arguments.json else "\n".join(files))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with am.Session.open(arguments.run, source=arguments.source) as session:
+        path = session.report(arguments.out, n=arguments.top)
         print(json.dumps(_summary(session) | {"file": str(path)}) if arguments.json else f"Wrote {path}")
 
 

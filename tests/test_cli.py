@@ -75,6 +75,14 @@ class QuietSession:
         self.calls.append(("export", n))
         return Path(path)
 
+    def figures(self, folder=None, formats=("png", "svg", "pdf")):
+        self.calls.append(("figures", folder, tuple(formats)))
+        return [Path("figures", f"metrics.{form}") for form in formats]
+
+    def report(self, path=None, n=50):
+        self.calls.append(("report", path, n))
+        return Path("report.html") if path is None else path
+
 
 NOTHING = np.zeros(0)
 
@@ -164,6 +172,22 @@ def test_export_says_where_it_wrote(session, capsys):
     assert session.made.options["source"] == "elsewhere"
     assert session.made.calls == [("export", 5), "close"]
     assert capsys.readouterr().out == "Wrote out.csv\n"
+
+
+def test_figures_are_listed_one_to_a_line(session, capsys):
+    assert main(["figures", "run", "--out", "folder", "--format", "svg", "--format", "pdf"]) == 0
+    assert session.made.calls == [("figures", Path("folder"), ("svg", "pdf")), "close"]
+    assert capsys.readouterr().out == "figures/metrics.svg\nfigures/metrics.pdf\n"
+    assert main(["figures", "run"]) == 0
+    assert session.made.calls[0] == ("figures", None, ("png", "svg", "pdf"))
+
+
+def test_report_says_where_it_wrote(session, capsys):
+    assert main(["report", "run", "--out", "r.html", "--top", "5"]) == 0
+    assert session.made.calls == [("report", Path("r.html"), 5), "close"]
+    assert main(["report", "run"]) == 0
+    assert session.made.calls[0] == ("report", None, 50)
+    assert capsys.readouterr().out == "Wrote r.html\nWrote report.html\n"
 
 
 def fail(error):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -68,11 +69,19 @@ def test_train_again_score_and_export_follow_each_other(cutouts, tmp_path, capsy
     assert result_of(capsys)["step"] == 4
 
     assert main(["export", str(run), str(out), "--top", "7"]) == 0
+    assert capsys.readouterr().out == f"Wrote {out}\n"
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     scores = [float(row["score"]) for row in rows]
     assert len(rows) == 7
     assert scores == sorted(scores, reverse=True)
+
+    assert main(["figures", str(run), "--format", "svg", "--json"]) == 0
+    assert [Path(file) for file in result_of(capsys)["files"]] == [
+        run / "figures" / f"{name}.svg" for name in ("metrics", "discovery", "histogram", "sheet")
+    ]
+    assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert capsys.readouterr().out == f"Wrote {tmp_path / 'report.html'}\n"
 
 
 @pytest.mark.usefixtures("small")

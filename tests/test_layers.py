@@ -23,13 +23,17 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_package_loads_neither_torch_nor_widgets():
-    heavy = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "pyarrow"}
+    heavy = {"torch", "torchvision", "timm", "sklearn", "scipy", "pandas", "pyarrow", "matplotlib"}
     assert not loaded_by("import amatch_widgets") & (NOTEBOOK | heavy)
 
 
 @pytest.mark.parametrize("module", ["session", "demo", "hunt"])
-def test_the_engine_loads_no_notebook(module):
-    assert not loaded_by(f"import amatch_widgets.{module}") & NOTEBOOK
+def test_the_engine_loads_no_notebook_and_no_plots(module):
+    assert not loaded_by(f"import amatch_widgets.{module}") & (NOTEBOOK | {"matplotlib"})
+
+
+def test_the_report_loads_no_notebook():
+    assert not loaded_by("import amatch_widgets.report.figures") & NOTEBOOK
 
 
 def test_the_command_line_shows_its_help_without_torch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import Label
 
-__all__ = ["shortlist", "write_shortlist"]
+__all__ = ["shortlist", "write_shortlist", "write_whole"]
 
 
 def shortlist(
@@ -89,15 +90,35 @@ def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Pa
             f"{str(path)!r} is a table of labels that is not of this session's making; it is never written "
             "to. Choose another name."
         )
+    return write_whole(path, table.to_csv(index=False).encode(), what="The shortlist")
+
+
+def write_whole(path: Path, content: bytes, *, what: str) -> Path:
+    """Write a file, all or nothing; its folder is made where it is missing.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced if it exists.
+    content : bytes
+    what : str
+        What it is, to begin the message with, e.g. "The shortlist".
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        text = table.to_csv(index=False).encode()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text)
+        temporary.write_bytes(content)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
         raise WorkspaceError(
-            f"The shortlist cannot be written to {str(path)!r}: {error.strerror or error}. "
+            f"{what} cannot be written to {str(path)!r}: {getattr(error, 'strerror', None) or error}. "
             "Choose a file in a folder that you can write to."
         ) from error
     return path

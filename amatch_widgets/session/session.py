@@ -25,9 +25,11 @@ from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
 from amatch_widgets.labels import ANOMALY, Label, LabelStore
+from amatch_widgets.labels.reason import AT_THE_START, from_table
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
+from amatch_widgets.query.discovery import Discovery, discovery
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.audits import Audits
@@ -421,18 +423,18 @@ class Session:
         now = self.labels.current()
         self._label(
             {i: label for i, label in table.labels.items() if (now[i].label if i in now else None) != label},
-            reason=f"from {Path(path).name}",
+            reason=from_table(Path(path).name),
             can_undo=False,
         )
         self._tables.add(Path(path).resolve())
         return table
 
     def _take_first_labels(self, labels: str | Path | Mapping[str, str]) -> None:
-        reason = "given at the start"
+        reason = AT_THE_START
         if not isinstance(labels, Mapping):
             table = read_label_csv(labels, self._index.keys())
             self._tables.add(Path(labels).resolve())
-            reason = f"from {Path(labels).name}"
+            reason = from_table(Path(labels).name)
             if table.notice:
                 self._notices.append(f"{Path(labels).name}: {table.notice}.")
             labels = {i: label for i, label in table.labels.items() if label is not None}
@@ -556,6 +558,11 @@ class Session:
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
         return self._board.metrics
+
+    @property
+    def discovery(self) -> Discovery:
+        """How many anomalies each look has brought, and what the next page is likely to bring."""
+        return discovery(self.labels.history())
 
     # ---- queries ----------------------------------------------------------------------------
 
@@ -725,6 +732,70 @@ class Session:
             changed.
         """
         return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)
+
+    def figures(
+        self, folder: str | Path | None = None, formats: Sequence[str] = ("png", "svg", "pdf")
+    ) -> list[Path]:
+        """Write figures for a paper or a talk: metrics, discovery, scores, and a sheet of the best 50.
+
+        The same session gives the same bytes.
+
+        Parameters
+        ----------
+        folder : path, optional
+            By default ``figures`` in the session folder.
+        formats : sequence of {"png", "svg", "pdf"}
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        ConfigError
+            If there is no such format.
+        WorkspaceError
+            If a file cannot be written.
+        """
+        # By name and at the call: the report is made of sessions, and needs an extra.
+        report = importlib.import_module("amatch_widgets.report.figures")
+        files: list[Path] = report.save_figures(
+            self, self.path / "figures" if folder is None else folder, formats
+        )
+        return files
+
+    def report(self, path: str | Path | None = None, n: int = 50) -> Path:
+        """Write one HTML file with all that was found and what it rests on, to keep or to send.
+
+        Labels, counts, metrics, figures, the `n` highest scores, options, versions and problems; it
+        asks for nothing outside itself and holds no script.
+
+        Parameters
+        ----------
+        path : path, optional
+            By default ``report.html`` in the session folder.
+        n : int, >= 0
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        ConfigError
+            If the name does not end in ``.html``.
+        WorkspaceError
+            If it cannot be written.
+        """
+        report = importlib.import_module("amatch_widgets.report.html")
+        file: Path = report.write_report(self, self.path / "report.html" if path is None else path, n)
+        return file
 
     def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
         unknown = [i for i in image_ids if i not in self._index]

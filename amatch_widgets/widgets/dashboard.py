@@ -31,6 +31,8 @@ from amatch_widgets.widgets.pump import Pump
 from amatch_widgets.widgets.view import Desk, View, handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from amatch_widgets.session import Session
 
 __all__ = ["Dashboard"]
@@ -178,7 +180,12 @@ class Dashboard(View):
         self.export_path = path
         n = data.get("n")
         number = None if n in (None, "") else int(n)
-        threading.Thread(target=self._export, args=(path, number), name="amatch-export", daemon=True).start()
+        self._write("Exporting", "The shortlist", lambda: self.session.export(self._base / path, number))
+
+    @handler("Writing the report")
+    def vue_do_report(self, _data: dict[str, Any]) -> None:
+        """Write the report into the session folder, on a thread of its own."""
+        self._write("Writing the report", "The report", self.session.report)
 
     @handler("Dismissing a message")
     def vue_do_dismiss(self, data: dict[str, Any]) -> None:
@@ -197,13 +204,18 @@ class Dashboard(View):
         except Exception as error:  # noqa: BLE001 (a border: the dashboard opens all the same)
             self.desk.report(error, "Making the embeddings")
 
-    def _export(self, path: str, n: int | None) -> None:
-        try:
-            written = self.session.export(self._base / path, n)
-        except Exception as error:  # noqa: BLE001 (one of the three borders)
-            self.desk.report(error, "Exporting")
-        else:
-            self.desk.say("info", f"The shortlist is in {self._in_short(written)}")
+    def _write(self, doing: str, what: str, write: Callable[[], Path]) -> None:
+        """Write a file on a thread of its own, and say where it is or why it is not."""
+
+        def work() -> None:
+            try:
+                written = write()
+            except Exception as error:  # noqa: BLE001 (one of the three borders)
+                self.desk.report(error, doing)
+            else:
+                self.desk.say("info", f"{what} is in {self._in_short(written)}")
+
+        threading.Thread(target=work, name="amatch-write", daemon=True).start()
 
     def _in_short(self, path: Path) -> str:
         return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)

@@ -1,4 +1,4 @@
-"""Live plots: is the training going anywhere, is the ranking any good, what do the scores look like."""
+"""Live plots: what did the looks bring, is the ranking any good, is the training going anywhere."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from amatch_widgets.learn.metrics import Estimate
     from amatch_widgets.learn.records import StepRecord
+    from amatch_widgets.query.discovery import Discovery
     from amatch_widgets.session import Session
     from amatch_widgets.session.history import CycleRecord
 
-__all__ = ["Plots", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
+__all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
 _BINS = 40
 _MADE_BY = {
@@ -31,7 +32,7 @@ _MADE_BY = {
 
 
 class Plots(View):
-    """Four small charts and the latest AUROC and AUPRC in words.
+    """Five small charts and the latest AUROC and AUPRC in words.
 
     Thread safety: all traits are guarded by ``desk.lock``; the charts are computed outside it.
 
@@ -59,6 +60,7 @@ class Plots(View):
         history = session.history
         steps = list(history.steps)
         charts = [
+            discovery_chart(session.discovery),
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
@@ -74,6 +76,34 @@ class Plots(View):
         with self.desk.lock, self.hold_sync():
             self.headline = headline
             self.charts = charts
+
+
+def discovery_chart(found: Discovery) -> dict[str, Any]:
+    """Draw how many anomalies the looks have brought.
+
+    Parameters
+    ----------
+    found : Discovery
+        From the journal of labels.
+
+    Returns
+    -------
+    dict
+        What the template draws, with a sentence about the next page.
+    """
+    chart = _empty("discovery", "Anomalies found", "images looked at")
+    if not found.n_looks:
+        return chart | {"note": "nothing was looked at yet"}
+    xs = list(range(found.n_looks + 1))
+    ys = [0, *found.found.tolist()]
+    x, y = Axis.x(0, max(found.n_looks, 4)), Axis.y(0, max(found.n_found, 4) * 1.05)
+    chart["lines"] = [{"look": "a0", "name": "", "points": curve(x, y, xs, ys)}]
+    chart["value"] = f"{found.n_found:,} in {found.n_looks:,} looks"
+    return chart | {
+        "text": found.outlook,
+        "x_ticks": x.ticks(5, whole=True),
+        "y_ticks": y.ticks(3, whole=True),
+    }
 
 
 def loss_chart(steps: Sequence[StepRecord]) -> dict[str, Any]:
@@ -217,7 +247,7 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
 
 def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
     lists: dict[str, Any] = {k: [] for k in ("lines", "intervals", "bars", "x_ticks", "y_ticks")}
-    return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", **lists}
+    return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", "text": "", **lists}
 
 
 def _in_short(estimate: Estimate) -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_dashboard_fits_and_follows_the_theme(notebook, sky, theme, size):
     assert "400 images" in page.inner_text(".amw-head")
     page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
     assert not page.is_enabled(".amw-pause")
-    assert page.locator(".amw-chart").count() == 4
+    assert page.locator(".amw-chart").count() == 5
 
 
 HOSTILE = [

@@ -185,7 +185,7 @@ def test_an_opened_dashboard_makes_the_embeddings_and_says_so(session, embed):
     assert board.gallery.image_ids == first
     charts = {chart["key"]: chart for chart in board.plots.charts}
     until(lambda: {c["key"]: c for c in board.plots.charts}["scores"]["value"] == "images, your labels")
-    assert charts.keys() == {"metrics", "losses", "share", "scores"}
+    assert charts.keys() == {"discovery", "metrics", "losses", "share", "scores"}
     board.close()
     other.close()
     again = Dashboard(session)  # they are there: nothing to do
@@ -257,6 +257,24 @@ def test_export_writes_the_shortlist_or_says_why_not(board, tmp_path):
     assert board.messages[1]["level"] == "error"
     board.vue_do_export({"path": " "})
     assert "Type the name" in board.messages[2]["text"]
+
+
+def test_the_report_is_written_into_the_session_folder_or_it_is_said_why_not(board, session, monkeypatch):
+    board.vue_do_report({})
+    until(lambda: board.messages)
+    assert board.messages[0]["level"] == "info"
+    assert board.messages[0]["text"].startswith("The report is in ")
+    assert board.messages[0]["text"].endswith("report.html")
+    assert (session.path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+    def fail():
+        raise MissingExtraError("Figures and reports need matplotlib.")
+
+    monkeypatch.setattr(session, "report", fail)
+    board.vue_do_report({})
+    until(lambda: len(board.messages) == 2)
+    assert board.messages[1]["level"] == "error"
+    assert "need matplotlib" in board.messages[1]["text"]
 
 
 def test_closing_ends_the_thread_and_the_subscription(session):

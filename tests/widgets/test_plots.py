@@ -99,12 +99,28 @@ def test_score_bars_count_all_scores_and_nan_is_none():
 
 def test_plots_of_a_new_session_say_what_is_missing(session):
     plots = Plots(session)
-    assert [chart["key"] for chart in plots.charts] == ["metrics", "losses", "share", "scores"]
+    assert [chart["key"] for chart in plots.charts] == ["discovery", "metrics", "losses", "share", "scores"]
     assert len(plots.headline) == 1
     assert plots.headline[0]["interval"].startswith("too few to say")
     session.history.add_step(step(1))
     plots.show_all()
-    assert plots.charts[1]["lines"]
+    assert plots.charts[2]["lines"]
+    plots.close()
+
+
+def test_found_anomalies_rise_with_the_looks_and_the_sentence_says_what_is_next(session):
+    plots = Plots(session)
+    assert plots.charts[0]["note"] == "nothing was looked at yet"
+    unlabelled = [i for i in session.source.ids if session.labels.get(i) is None][:16]
+    for k, image_id in enumerate(unlabelled):
+        session.label({image_id: "anomaly" if k % 4 == 0 else "normal"}, reason="gallery, highest")
+    plots.show_all()
+    chart = plots.charts[0]
+    assert chart["value"] == "4 in 16 looks"
+    heights = [y for _, y in places(chart["lines"][0]["points"])]
+    assert heights == sorted(heights, reverse=True)  # y runs downwards
+    assert len(set(heights)) == 5
+    assert chart["text"].startswith("Another 24 images are likely to bring about")
     plots.close()
 
 

@@ -1,0 +1,1 @@
+"""Figures to keep and a report to send: what a session found, on paper."""
