@@ -97,7 +97,7 @@ def _head(session: Session, lines: Sequence[Label]) -> str:
     return (
         f'<header>\n<h1>{text(session.source.name)}</h1>\n<p class="dim">{text(state)}</p>\n</header>\n'
         f'<dl class="facts">\n{"".join(facts)}</dl>\n<p>{text(note)}</p>\n'
-        f"<p>{text(found.outlook)}</p>\n"
+        f"<p>{text(session.outlook)}</p>\n"
     )
 
 

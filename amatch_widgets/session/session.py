@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["Filter", "Session", "Show"]
 
 _THUMBNAIL_PX = 128
+_NO_AUDIT = "What is left to find is estimated from pages in the order “Mixed, with audit”."
 _PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
 
 
@@ -621,6 +622,15 @@ class Session:
         that were drawn and have no label are left out; ``n_audits_open`` counts them.
         """
         return self._audits.remaining(len(self._board.free()))[0]
+
+    @property
+    def outlook(self) -> str:
+        """What another page is likely to bring, and what is left to find, in plain words."""
+        left, n_open = self._audits.remaining(len(self._board.free()))
+        said = str(left) if left.n_draws or not left.n_free else _NO_AUDIT
+        if n_open:
+            said += f" {n_open:,} audited image{'s have' if n_open > 1 else ' has'} no label yet."
+        return f"{self.discovery.outlook} {said}"
 
     @property
     def n_audits_open(self) -> int:

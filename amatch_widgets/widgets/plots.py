@@ -60,7 +60,7 @@ class Plots(View):
         history = session.history
         steps = list(history.steps)
         charts = [
-            discovery_chart(session.discovery),
+            discovery_chart(session.discovery, session.outlook),
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
@@ -78,18 +78,20 @@ class Plots(View):
             self.charts = charts
 
 
-def discovery_chart(found: Discovery) -> dict[str, Any]:
+def discovery_chart(found: Discovery, outlook: str) -> dict[str, Any]:
     """Draw how many anomalies the looks have brought.
 
     Parameters
     ----------
     found : Discovery
         From the journal of labels.
+    outlook : str
+        What can be said of the next page and of what is left.
 
     Returns
     -------
     dict
-        What the template draws, with a sentence about the next page.
+        What the template draws.
     """
     chart = _empty("discovery", "Anomalies found", "images looked at")
     if not found.n_looks:
@@ -100,7 +102,7 @@ def discovery_chart(found: Discovery) -> dict[str, Any]:
     chart["lines"] = [{"look": "a0", "name": "", "points": curve(x, y, xs, ys)}]
     chart["value"] = f"{found.n_found:,} in {found.n_looks:,} looks"
     return chart | {
-        "text": found.outlook,
+        "text": outlook,
         "x_ticks": x.ticks(5, whole=True),
         "y_ticks": y.ticks(3, whole=True),
     }

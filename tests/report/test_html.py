@@ -132,7 +132,7 @@ def test_it_says_who_labelled_what_and_what_it_rests_on(make_session, rank, look
     assert "taken back" in said
     assert "a slip" in said
     assert "given at the start" in said
-    assert session.discovery.outlook in said
+    assert session.outlook in said
     assert session.source.fingerprint() in said
     assert repr(session.metrics.auroc) in said
     for name in (

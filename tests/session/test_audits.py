@@ -159,3 +159,15 @@ def test_what_is_left_is_estimated_from_the_audits_also_after_a_restart(session)
     session.close()
     with Session.open(session.path) as again:
         assert again.remaining == left
+
+
+def test_the_outlook_says_what_the_next_page_brings_and_what_is_left(session):
+    assert "Mixed, with audit" in session.outlook
+    session.embed()
+    session.wait(WAIT_S)
+    page = session.query(16, strategy="mixed")
+    drawn = [c.image_id for c in page if c.reason.startswith("audit")]
+    session.label({c.image_id: SKY.truth[c.image_id] for c in page if c.image_id != drawn[0]})
+    assert str(session.remaining) in session.outlook
+    assert session.outlook.startswith("Another 24 images are likely to bring")
+    assert session.outlook.endswith("1 audited image has no label yet.")
