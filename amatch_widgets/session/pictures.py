@@ -39,6 +39,9 @@ class Pictures:
     def __init__(self, source: ImageSource, index: Mapping[str, int], image: Preprocess) -> None:
         self._source, self._index, self._image = source, index, image
 
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._index
+
     def pixels(self, image_id: str) -> NDArray[Any]:
         """Read an image in full, as the source gives it; see `ImageSource.read`."""
         return self._source.read(self._index[image_id])

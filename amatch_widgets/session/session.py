@@ -467,6 +467,13 @@ class Session:
         """What ranks, and why, in plain words."""
         return self._tiers.note
 
+    def standing(self, image_id: str) -> tuple[float | None, int | None]:
+        """Return the score of an image and its rank, counted from 1; None where it has no score."""
+        self._check_ids([image_id])
+        scores = self.scores
+        score = float(scores[self._index[image_id]])
+        return (None, None) if np.isnan(score) else (score, 1 + int(np.count_nonzero(scores > score)))
+
     @property
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
