@@ -38,7 +38,8 @@ class Detail(View):
 
     Over a gallery, keys that are not the detail's own mean the gallery: it labels and moves its
     cursor, and the detail goes with it. A neighbour that was clicked is not on the gallery's
-    page; until the way back, labels are the detail's own.
+    page; until the way back, labels are the detail's own. On its own, it does not follow what is
+    labelled elsewhere.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
     an image is read or drawn. ``_closeup`` belongs to the background thread.
