@@ -1,4 +1,4 @@
-"""From the pixels of a file to the square uint8 image that the model sees, and to thumbnails."""
+"""From the pixels of a file to the square uint8 image that the model sees, and to small pictures."""
 
 from __future__ import annotations
 
@@ -88,29 +88,6 @@ class Preprocess:
                 "convert it, or keep such images in a set of their own"
             )
         return _resize(image, self.size, self.size)
-
-    def thumbnail(self, image: NDArray[Any], side: int) -> NDArray[np.uint8]:
-        """Make a small picture for people, with the same crop and stretch.
-
-        Parameters
-        ----------
-        image : ndarray, shape (H, W, C)
-            As for a call. Of more than three channels the first three are shown; two become red, their
-            mean, and blue.
-        side : int
-            Longer side of the result, in pixels; smaller images are not enlarged.
-
-        Returns
-        -------
-        ndarray of uint8, shape (h, w, 3)
-            RGB with the aspect ratio of the (cropped) image.
-
-        Raises
-        ------
-        ValueError
-            No pixel is finite.
-        """
-        return shrink(as_rgb(self._stretched(image)), side)
 
     def cut(self, image: NDArray[Any]) -> NDArray[Any]:
         """Crop an image and lay its alpha on black: what the model sees of it, before the stretch.

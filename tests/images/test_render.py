@@ -38,9 +38,6 @@ def test_by_default_people_see_what_the_model_sees(dtype, channels):
     image = noise(dtype, channels)
     seen = Preprocess(size=40, channels=channels)(image)
     np.testing.assert_array_equal(render(image, Rendering()), as_rgb(seen))
-    np.testing.assert_array_equal(
-        Preprocess(size=8, channels=channels).thumbnail(image, 40), render(image, Rendering())
-    )
 
 
 def test_linear_goes_in_equal_steps_from_black_to_white():
