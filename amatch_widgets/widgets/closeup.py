@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from amatch_widgets.errors import ImageReadError
+from amatch_widgets.errors import AmatchError, ImageReadError
 from amatch_widgets.images.preprocess import shrink
 from amatch_widgets.images.render import Rendering, encode_picture, limits_of, render
+from amatch_widgets.widgets.view import in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from amatch_widgets.session import Session
     from amatch_widgets.session.pictures import Pictures
 
-__all__ = ["MAX_SIDE", "Closeup", "in_bytes", "label_row", "sky_links", "standing_rows"]
+__all__ = ["MAX_SIDE", "Closeup", "in_bytes", "label_row", "nearest_labelled", "sky_links", "standing_rows"]
 
+_log = logging.getLogger(__name__)
 MAX_SIDE = 2048  # px of a picture that is sent: at most some MB, also of an image of a hundred million px
 _FIELD_DEG = 0.05  # 3 arcmin: an object and its surroundings
 _KB = 1000
@@ -127,6 +130,32 @@ def standing_rows(session: Session, image_id: str) -> list[list[str]]:
     rows = [["Rank", f"{rank:,} of {len(session.source):,}"], ["Ranked by", model]]
     # Novelty is an order only; its number would be taken for a score.
     return rows if ranked_by == "novelty" else [["Score", f"{score:.3f}"], *rows]
+
+
+def nearest_labelled(session: Session, image_id: str, k: int) -> tuple[list[dict[str, str]], str]:
+    """Find the `k` labelled images most like one: id, label and cosine; or say why there are none."""
+    labels = {i: line.label for i, line in session.labels.current().items() if i in session.pictures}
+    labels.pop(image_id, None)
+    if not labels:
+        return [], "No other image is labelled yet."
+    try:
+        found = session.similar(image_id, k, among=labels)
+    except AmatchError as error:
+        if session.job == "embed":
+            return [], "The embeddings are being made; then the nearest labelled images are shown here."
+        return [], str(error)
+    except Exception as error:  # noqa: BLE001 (a border: the image itself can still be seen)
+        _log.exception("No neighbours of %r", image_id)
+        return [], in_words(error)
+    rows = [
+        {
+            "id": c.image_id,
+            "label": labels[c.image_id] or "",
+            "cosine": c.reason.removeprefix("similar: cosine "),
+        }
+        for c in found
+    ]
+    return rows, "" if rows else "None of the labelled images has an embedding."
 
 
 def label_row(line: Label) -> dict[str, str]:

@@ -11,7 +11,7 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.closeup import Closeup, label_row, sky_links, standing_rows
+from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.thumbnails import data_url
 from amatch_widgets.widgets.view import Desk, View, handler, in_words
@@ -311,7 +311,7 @@ class Detail(View):
                 self.send({"method": "part", "args": [number, [x, y, width, height], url]})
 
     def _send_neighbours(self, number: int, image_id: str, rendering: Rendering) -> None:
-        found, note = self._find_neighbours(image_id)
+        found, note = nearest_labelled(self.session, image_id, _N_NEIGHBOURS)
         urls = {row["id"]: self._thumbnail(row["id"], rendering) for row in found}
         with self.desk.lock:
             if number != self.number or not self.is_open:
@@ -319,32 +319,6 @@ class Detail(View):
             with self.hold_sync():
                 self.neighbours, self.neighbours_note = found, note
             self.send({"method": "thumbnails", "args": [number, urls]})
-
-    def _find_neighbours(self, image_id: str) -> tuple[list[dict[str, str]], str]:
-        """Find the labelled images most like one, or say why there are none."""
-        session = self.session
-        labels = {i: line.label for i, line in session.labels.current().items() if i in session.pictures}
-        labels.pop(image_id, None)
-        if not labels:
-            return [], "No other image is labelled yet."
-        try:
-            found = session.similar(image_id, _N_NEIGHBOURS, among=labels)
-        except AmatchError as error:
-            if session.job == "embed":
-                return [], "The embeddings are being made; then the nearest labelled images are shown here."
-            return [], str(error)
-        except Exception as error:  # noqa: BLE001 (a border: the image itself can still be seen)
-            _log.exception("No neighbours of %r", image_id)
-            return [], in_words(error)
-        rows = [
-            {
-                "id": c.image_id,
-                "label": labels[c.image_id] or "",
-                "cosine": c.reason.removeprefix("similar: cosine "),
-            }
-            for c in found
-        ]
-        return rows, "" if rows else "None of the labelled images has an embedding."
 
     def _thumbnail(self, image_id: str, rendering: Rendering) -> str:
         try:
