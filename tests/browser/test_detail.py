@@ -325,3 +325,30 @@ def test_links_to_the_sky_open_in_the_browser_of_the_user(notebook, light, tmp_p
         assert target in search
         assert "noopener" in rel
         assert window == "_blank"
+
+
+def test_quick_keys_and_a_second_view_label_the_image_that_is_meant(notebook, sky, tmp_path):
+    nb = show(notebook, [sky[0], "board = session.show()\nboard", "board"])
+    page = nb.page
+    nb.run(2)  # the same dashboard once more
+    page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 96")
+    ids = page.eval_on_selector_all(".amw-root:first-child .amw-tile", "tiles => tiles.map(t => t.title)")[
+        :48
+    ]
+    boards = [page.locator(".amw-root").nth(k) for k in (0, 1)]
+    boards[0].locator('.amw-tile[data-index="0"] .amw-image').click()
+    for key in ("Enter", *["ArrowRight"] * 20, "a"):  # faster than any image comes
+        page.keyboard.press(key)
+    for board in boards:
+        board.locator(f'{OPEN}[data-image="{ids[21]}"]').wait_for()
+    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20]}
+
+    boards[1].locator(".amw-d-id").click()
+    page.keyboard.press("n")
+    for board in boards:
+        board.locator(f'{OPEN}[data-image="{ids[22]}"]').wait_for()
+    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20], ids[21]}
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+    assert [board.locator(".amw-cursor").get_attribute("data-index") for board in boards] == ["22", "22"]
+    assert page.evaluate("document.activeElement.className") == "amw-gallery"
