@@ -1,4 +1,4 @@
-"""From the pixels of a file to the square uint8 image that the model sees, and to thumbnails."""
+"""From the pixels of a file to the square uint8 image that the model sees, and to small pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Preprocess", "encode_thumbnail"]
+__all__ = ["Preprocess", "as_rgb", "encode_thumbnail", "percentile_limits", "scale", "shrink"]
 
 BLACK_PERCENTILE = 0.5  # below the noise of the sky, above dead pixels
 WHITE_PERCENTILE = 99.8  # a cutout's core may saturate, a single hot pixel may not set the scale
@@ -89,36 +89,34 @@ class Preprocess:
             )
         return _resize(image, self.size, self.size)
 
-    def thumbnail(self, image: NDArray[Any], side: int) -> NDArray[np.uint8]:
-        """Make a small picture for people, with the same crop and stretch.
+    def cut(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Crop an image and lay its alpha on black: what the model sees of it, before the stretch.
 
         Parameters
         ----------
         image : ndarray, shape (H, W, C)
-            As for a call. Of more than three channels the first three are shown; two become red, their
-            mean, and blue.
-        side : int
-            Longer side of the result, in pixels; smaller images are not enlarged.
+            As for a call.
 
         Returns
         -------
-        ndarray of uint8, shape (h, w, 3)
-            RGB with the aspect ratio of the (cropped) image.
+        ndarray of the same dtype, shape (h, w, C)
+            A view of `image` where nothing had to be computed. RGBA becomes RGB.
 
         Raises
         ------
         ValueError
-            No pixel is finite.
+            If `image` has another number of dimensions, or no pixel.
         """
-        image = self._stretched(image)
-        if image.shape[2] == 1:
-            image = np.repeat(image, _RGB, axis=2)
-        elif image.shape[2] == 2:  # noqa: PLR2004 - two bands
-            mean = image.mean(axis=2).astype(np.uint8)
-            image = np.stack([image[..., 0], mean, image[..., 1]], axis=2)
-        height, width = image.shape[:2]
-        scale = min(1.0, side / max(height, width))
-        return _resize(image[..., :_RGB], max(1, round(height * scale)), max(1, round(width * scale)))
+        if image.ndim != 3 or 0 in image.shape:  # noqa: PLR2004 - (H, W, C)
+            raise ValueError(f"it has shape {image.shape}; height, width and channels are needed")
+        if self.crop is not None:
+            top = max(0, (image.shape[0] - self.crop) // 2)
+            left = max(0, (image.shape[1] - self.crop) // 2)
+            image = image[top : top + self.crop, left : left + self.crop]
+        # Four real-valued channels are four bands; of integers they are colour and alpha.
+        if image.shape[2] == _RGBA and self.channels == _RGB and image.dtype.kind == "u":
+            image = _on_black(image)
+        return image
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options, JSON-able."""
@@ -134,16 +132,36 @@ class Preprocess:
         return cls(**options)
 
     def _stretched(self, image: NDArray[Any]) -> NDArray[np.uint8]:
-        if image.ndim != 3 or 0 in image.shape:  # noqa: PLR2004 - (H, W, C)
-            raise ValueError(f"it has shape {image.shape}; height, width and channels are needed")
-        if self.crop is not None:
-            top = max(0, (image.shape[0] - self.crop) // 2)
-            left = max(0, (image.shape[1] - self.crop) // 2)
-            image = image[top : top + self.crop, left : left + self.crop]
-        # Four real-valued channels are four bands; of integers they are colour and alpha.
-        if image.shape[2] == _RGBA and self.channels == _RGB and image.dtype.kind == "u":
-            image = _on_black(image)
+        image = self.cut(image)
         return image if image.dtype == np.uint8 else _stretch(image)
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Make a picture for people of any number of bands.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, C)
+        Of more than three bands the first three are shown; two become red, their mean, and blue.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB.
+    """
+    if image.shape[2] == 1:
+        return np.repeat(image, _RGB, axis=2)
+    if image.shape[2] == 2:  # noqa: PLR2004 - two bands
+        mean = image.mean(axis=2).astype(np.uint8)
+        return np.stack([image[..., 0], mean, image[..., 1]], axis=2)
+    return image[..., :_RGB]
+
+
+def shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Reduce a picture of uint8, shape (H, W, 3), so that its longer side is at most `side` pixels."""
+    height, width = image.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    return _resize(image, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def encode_thumbnail(image: NDArray[np.uint8]) -> bytes:
@@ -173,31 +191,67 @@ def _on_black(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = _limits(image)
+    scaled = scale(image, *percentile_limits(image))
+    stretched: NDArray[np.uint8] = (scaled + scaled.dtype.type(0.5)).astype(np.uint8)
+    return stretched
+
+
+def scale(image: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+    """Scale pixels linearly, `low` and all below to 0, `high` and all above to 255.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, uint16 or float32, any shape
+    low, high : float, low <= high
+        In the unit of the pixels. Where both are equal, what is above them is 255, all else 0.
+
+    Returns
+    -------
+    ndarray of float32, or of float64 where float32 would not do, same shape
+        In [0, 255]; NaN has become 0.
+    """
     span = high - low
     # float32 would over- or underflow at the ends of its range.
     kind = np.float32 if 1e-30 < span < 1e30 else np.float64  # noqa: PLR2004 - far from both ends
+    scaled: NDArray[Any]
     with np.errstate(invalid="ignore", over="ignore"):
         if span > 0:
             scaled = (np.clip(image.astype(kind), low, high) - kind(low)) * kind(255 / span)
         else:
             scaled = np.where(image > high, kind(255), kind(0))
     scaled[np.isnan(scaled)] = 0
-    stretched: NDArray[np.uint8] = (scaled + kind(0.5)).astype(np.uint8)
-    return stretched
+    return scaled
 
 
-def _limits(image: NDArray[Any]) -> tuple[float, float]:
-    """Return the values of nearest rank at the black and the white percentile of the finite pixels."""
+def percentile_limits(
+    image: NDArray[Any], black: float = BLACK_PERCENTILE, white: float = WHITE_PERCENTILE
+) -> tuple[float, float]:
+    """Find the values of nearest rank at two percentiles of the finite pixels, all bands together.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, uint16 or float32, any shape
+    black, white : float, in [0, 100]
+        Percentiles, black <= white.
+
+    Returns
+    -------
+    float, float
+        In the unit of the pixels.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is finite.
+    """
     values = image.ravel()
     if image.dtype.kind == "f":
         finite = np.isfinite(values)
         values = values if finite.all() else values[finite]
         if not values.size:
             raise ValueError("no pixel is finite: all are NaN or infinite")
-    percentiles = np.array([BLACK_PERCENTILE, WHITE_PERCENTILE])
-    ranks = np.maximum(np.ceil(percentiles / 100 * values.size).astype(int) - 1, 0)
-    if image.dtype == np.uint16:  # a histogram is one pass, three times as fast as finding the ranks
+    ranks = np.maximum(np.ceil(np.array([black, white]) / 100 * values.size).astype(int) - 1, 0)
+    if image.dtype.kind == "u":  # a histogram is one pass, three times as fast as finding the ranks
         low, high = np.searchsorted(np.bincount(values).cumsum(), ranks, side="right")
     else:
         low, high = np.partition(values, ranks)[ranks]

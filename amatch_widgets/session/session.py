@@ -13,16 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from amatch_widgets import demo
-from amatch_widgets.errors import (
-    AmatchError,
-    ConfigError,
-    ImageReadError,
-    LabelError,
-    NotTrainedError,
-)
+from amatch_widgets.errors import AmatchError, ConfigError, LabelError, NotTrainedError
 from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
-from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
+from amatch_widgets.images.render import Rendering
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
 from amatch_widgets.labels import ANOMALY, Label, LabelStore
 from amatch_widgets.labels.reason import AT_THE_START, from_table
@@ -39,6 +33,7 @@ from amatch_widgets.session.history import History
 from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.manifest import Manifest
 from amatch_widgets.session.mixture import mixed_page
+from amatch_widgets.session.pictures import Pictures
 from amatch_widgets.session.scoreboard import Scoreboard
 from amatch_widgets.session.selection import Filter, Show
 from amatch_widgets.session.tiers import Tiers
@@ -49,6 +44,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.query.estimate import Remaining
 
@@ -56,6 +52,7 @@ __all__ = ["Filter", "Session", "Show"]
 
 _THUMBNAIL_PX = 128
 _NO_AUDIT = "What is left to find is estimated from pages in the order “Mixed, with audit”."
+_AS_IT_IS = Rendering()
 _PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
 
 
@@ -134,6 +131,7 @@ class Session:
                 f"{name!r}: {reason}."
             )
         self._index = index_of(self.source)
+        self.pictures = Pictures(self.source, self._index, self._manifest.image)
         self._pool = PixelPool(
             self.source,
             self._manifest.image,
@@ -555,6 +553,13 @@ class Session:
         """What ranks, and why, in plain words."""
         return self._tiers.note
 
+    def standing(self, image_id: str) -> tuple[float | None, int | None]:
+        """Return the score of an image and its rank, counted from 1; None where it has no score."""
+        self._check_ids([image_id])
+        scores = self.scores
+        score = float(scores[self._index[image_id]])
+        return (None, None) if np.isnan(score) else (score, 1 + int(np.count_nonzero(scores > score)))
+
     @property
     def metrics(self) -> Metrics:
         """How well the scores rank the held-out labels, now."""
@@ -637,13 +642,17 @@ class Session:
         """How many images were drawn for an audit and have no label yet."""
         return self._audits.remaining(0)[1]
 
-    def similar(self, image_ids: str | Sequence[str], k: int = 24) -> list[Candidate]:
+    def similar(
+        self, image_ids: str | Sequence[str], k: int = 24, *, among: Iterable[str] | None = None
+    ) -> list[Candidate]:
         """Return the images most like one, or like several taken together; labelled ones too.
 
         Parameters
         ----------
         image_ids : str or sequence of str
         k : int, >= 0
+        among : iterable of str, optional
+            Ids of the images to choose from; by default all.
 
         Returns
         -------
@@ -663,7 +672,13 @@ class Session:
             raise LabelError(
                 f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
             )
-        found, cosines = self._tiers.similar(np.array([self._index[i] for i in wanted], np.int64), k)
+        among = None if among is None else list(among)
+        self._check_ids(among or ())
+        found, cosines = self._tiers.similar(
+            np.array([self._index[i] for i in wanted], np.int64),
+            k,
+            among=None if among is None else np.array([self._index[i] for i in among], np.int64),
+        )
         ids, scores = self.source.ids, self.scores
         return [
             Candidate(
@@ -699,23 +714,39 @@ class Session:
         """Return the positions of all images whose id contains a text, upper and lower case alike."""
         return self._board.find(contains)
 
-    def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX) -> bytes:
-        """Return a small JPEG of an image, its longer side at most `side` pixels.
+    def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX, rendering: Rendering = _AS_IT_IS) -> bytes:
+        """Return a small JPEG of what the model sees of an image, its longer side at most `side` pixels.
 
         Raises
         ------
         ImageReadError
-            If the image cannot be read.
+            If the image cannot be read, or not rendered so.
         LabelError
             If there is no such id.
         """
         self._check_ids([image_id])
-        hint = side if self.image.crop is None else None
-        image = self.source.read(self._index[image_id], min_side=hint)
-        try:
-            return encode_thumbnail(self.image.thumbnail(image, side))
-        except ValueError as error:  # of Preprocess, in plain words
-            raise ImageReadError(image_id, str(error)) from error
+        return self.pictures.thumbnail(image_id, side, rendering)
+
+    def cutout(self, image_id: str, *, rendering: Rendering = _AS_IT_IS, side: int | None = None) -> bytes:
+        """Return a picture of the whole image: PNG up to a million pixels, fine JPEG above.
+
+        Parameters
+        ----------
+        image_id : str
+        rendering : Rendering, optional
+            How it is to look.
+        side : int, >= 1, optional
+            Most pixels of the longer side; by default none are left out.
+
+        Raises
+        ------
+        ImageReadError
+            If the image cannot be read, or not rendered so.
+        LabelError
+            If there is no such id.
+        """
+        self._check_ids([image_id])
+        return self.pictures.cutout(image_id, rendering, side)
 
     def top(self, n: int = 100) -> pd.DataFrame:
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.

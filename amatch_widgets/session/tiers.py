@@ -208,7 +208,7 @@ class Tiers:
         return Outcome(self._board.metrics, self._board.rate(scores), judgement)
 
     def similar(
-        self, indices: npt.NDArray[np.int64], k: int
+        self, indices: npt.NDArray[np.int64], k: int, *, among: npt.NDArray[np.int64] | None = None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the `k` images most like these, and their cosine similarities; see `Session.similar`."""
         from amatch_widgets.query.neighbours import similar  # noqa: PLC0415 (used here alone)
@@ -223,7 +223,12 @@ class Tiers:
                 f"{self._source.ids[lacking[0]]!r} has no embedding: it cannot be read, or session.embed() "
                 "has not come to it yet. Name another image, or embed first."
             )
-        return similar(store.vectors, indices, k, is_usable=is_done)
+        if among is None:
+            return similar(store.vectors, indices, k, is_usable=is_done)
+        rows = np.union1d(indices, among[is_done[among]])  # a few: the others need not be read
+        places = np.searchsorted(rows, indices)
+        found, cosines = similar(store.vectors[rows], places, k, is_usable=np.ones(len(rows), bool))
+        return rows[found], cosines
 
     @property
     def embeddings(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]] | None:

@@ -8,7 +8,8 @@ require_ipyvuetify()  # before the templates are read: on 1.x they would come up
 
 from amatch_widgets.widgets.controls import Controls  # noqa: E402 (the check comes first)
 from amatch_widgets.widgets.dashboard import Dashboard  # noqa: E402
+from amatch_widgets.widgets.detail import Detail  # noqa: E402
 from amatch_widgets.widgets.gallery import Gallery  # noqa: E402
 from amatch_widgets.widgets.plots import Plots  # noqa: E402
 
-__all__ = ["Controls", "Dashboard", "Gallery", "Plots"]
+__all__ = ["Controls", "Dashboard", "Detail", "Gallery", "Plots"]

@@ -24,6 +24,7 @@ from amatch_widgets.events import (
     StepDone,
 )
 from amatch_widgets.widgets.controls import Controls
+from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.logfile import keep_log
 from amatch_widgets.widgets.plots import Plots
@@ -70,6 +71,7 @@ class Dashboard(View):
     template_file = (__file__, "dashboard.vue")
 
     gallery = Instance(Gallery).tag(sync=True, **ipywidgets.widget_serialization)
+    detail = Instance(Detail).tag(sync=True, **ipywidgets.widget_serialization)
     controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
     plots = Instance(Plots).tag(sync=True, **ipywidgets.widget_serialization)
     name = Unicode("").tag(sync=True)
@@ -92,6 +94,9 @@ class Dashboard(View):
         self._end_log = keep_log(session.path / "dashboard.log")
         desk = Desk()
         self.gallery = Gallery(session, desk)
+        self.detail = Detail(session, desk, use=self.gallery.render, left=self.gallery.stop_looking)
+        self.gallery.on_look(self.detail.show)
+        self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)
         self.plots = Plots(session, desk)
         super().__init__(session, desk)
@@ -136,6 +141,7 @@ class Dashboard(View):
                 return None
         self._shielded(self.controls.apply, events)
         self._shielded(self.gallery.apply, events)
+        self._shielded(self.detail.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
         if any(isinstance(event, _DATA_CHANGES) for event in events):
@@ -144,7 +150,7 @@ class Dashboard(View):
 
     def show_all(self) -> None:
         """Bring all parts up to date with what the session knows."""
-        for part in (self.controls, self.gallery, self.plots):
+        for part in (self.controls, self.gallery, self.detail, self.plots):
             self._shielded(part.show_all)
         self._shielded(self._show_counts)
 
@@ -154,7 +160,7 @@ class Dashboard(View):
         if pump is not None:
             self._pump = None
             pump.close()
-        for part in (self.gallery, self.controls, self.plots):
+        for part in (self.gallery, self.detail, self.controls, self.plots):
             if part is not None:
                 part.close()
         getattr(self, "_end_log", bool)()

@@ -11,14 +11,15 @@ from traitlets import Bool, Dict, Int, Unicode
 
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
+from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.shelf import Shelf
-from amatch_widgets.widgets.thumbnails import Thumbnail, ThumbnailLoader
+from amatch_widgets.widgets.thumbnails import Look, Thumbnail, ThumbnailLoader
 from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from amatch_widgets.session import Session
 
@@ -66,6 +67,10 @@ class Gallery(Labelling):
     ranking_note = Unicode("").tag(sync=True)
     similar_to = Unicode("").tag(sync=True)
     can_similar = Bool(False).tag(sync=True)
+    css_filter = Unicode("").tag(sync=True)
+    rendering_note = Unicode("").tag(sync=True)
+    # The tile that is seen closely, {serial, index}, and the browser's view that asked for it; {} when none.
+    looking = Dict().tag(sync=True)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         self._shelf = Shelf(session)
@@ -73,7 +78,10 @@ class Gallery(Labelling):
         self._seed = 0
         self._only = Filter()
         self._problems_told: set[str] = set()
-        self._loader = ThumbnailLoader(session.thumbnail, self._deliver)
+        self._rendering = Rendering()
+        self._look_at: Callable[[str], object] = lambda _: None
+        self._rendered: Callable[[Rendering], None] = lambda _: None
+        self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
         super().__init__(session, desk)
         with self.desk.lock:
             self._query()
@@ -194,6 +202,33 @@ class Gallery(Labelling):
                 else:
                     self._show_page(first // per_page)
 
+    @property
+    def rendering(self) -> Rendering:
+        """How the images are shown."""
+        return self._rendering
+
+    def render(self, rendering: Rendering) -> None:
+        """Show all images so; no tile moves."""
+        with self.desk.lock, self.hold_sync():
+            old, self._rendering = self._rendering, rendering
+            self.css_filter, self.rendering_note = rendering.css_filter, rendering.summary
+            self._rendered(rendering)
+            if rendering.pixels != old.pixels:
+                self._send_images()
+
+    def on_look(self, look_at: Callable[[str], object]) -> None:
+        """Call `look_at` with the id of an image that the user wants to see closely."""
+        self._look_at = look_at
+
+    def on_render(self, rendered: Callable[[Rendering], None]) -> None:
+        """Call `rendered` whenever the images are rendered in another way."""
+        self._rendered = rendered
+
+    def stop_looking(self) -> None:
+        """Take note that no image is seen closely any more."""
+        with self.desk.lock:
+            self.looking = {}
+
     def apply(self, events: Iterable[Event]) -> None:
         """Note new scores and show new labels, without moving a tile."""
         kinds = {type(event) for event in events}
@@ -257,6 +292,18 @@ class Gallery(Labelling):
         """Leave the similar images."""
         self.show_ranking()
 
+    @handler("Opening an image")
+    def vue_do_look(self, data: dict[str, Any]) -> None:
+        """Let an image be seen closely, and go with the cursor from then on."""
+        (image_id,) = self._images_of(data | {"indices": [data.get("index")]})
+        self.looking = {key: data.get(key) for key in ("serial", "index", "view")}
+        self._look_at(image_id)
+
+    @handler("Showing the images as usual")
+    def vue_do_plain(self, _data: dict[str, Any]) -> None:
+        """Take back how the images are rendered."""
+        self.render(Rendering())
+
     @handler("Loading the images")
     def vue_want_images(self, _data: dict[str, Any]) -> None:
         """Send the images of the page to a browser that has just drawn the gallery."""
@@ -318,21 +365,30 @@ class Gallery(Labelling):
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
         return self.image_ids.index(on_page[0])
 
+    def _look(self) -> Look:
+        return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels)
+
+    def _thumbnail(self, image_id: str, look: Look) -> bytes:
+        """Make a thumbnail; on the loader's threads."""
+        return self.session.thumbnail(image_id, look.side, look.rendering)
+
     def _send_images(self) -> None:
-        side = TILE_SIZES[self.tile_size][1]
-        serial = self.page["serial"]
-        found = self._loader.show(serial, self.image_ids, side)
+        look, serial = self._look(), self.page["serial"]
+        found = self._loader.show(serial, self.image_ids, look)
         if found:
-            self._deliver(serial, found)
+            self._deliver(serial, look, found)
         self._fetch_ahead()
 
     def _fetch_ahead(self) -> None:
         """Make the thumbnails of the next page, as it would be now."""
-        ids, side = self.session.source.ids, TILE_SIZES[self.tile_size][1]
-        self._loader.fetch_ahead([ids[int(i)] for i in self._shelf.ahead(self.per_page)], side)
+        ids = self.session.source.ids
+        ahead = [ids[int(i)] for i in self._shelf.ahead(self.per_page)]
+        self._loader.fetch_ahead(ahead, self._look())
 
-    def _deliver(self, serial: int, thumbnails: list[tuple[int, Thumbnail]]) -> None:
+    def _deliver(self, serial: int, look: Look, thumbnails: list[tuple[int, Thumbnail]]) -> None:
         with self.desk.lock:
+            if look != self._look():  # it came late
+                return
             images = [[position, t.url, t.problem] for position, t in thumbnails]
             self.send({"method": "images", "args": [serial, images]})
             image_ids = list(self._pages.get(serial, ()))

@@ -55,12 +55,12 @@ class Labelling(View):
     def undo(self) -> None:
         """Take the last action back, and go to where it was made."""
         with self.desk.lock:
-            self._look_at(self.session.undo(), "Undone")
+            self._go_to(self.session.undo(), "Undone")
 
     def redo(self) -> None:
         """Do again what was undone last, and go to where that was."""
         with self.desk.lock:
-            self._look_at(self.session.redo(), "Done again")
+            self._go_to(self.session.redo(), "Done again")
 
     # What the browser asks for.
 
@@ -157,7 +157,7 @@ class Labelling(View):
             self.n_undo, self.n_redo = store.n_undo, store.n_redo
             self.annotator = self.session.annotator
 
-    def _look_at(self, image_ids: Sequence[str], done: str) -> None:
+    def _go_to(self, image_ids: Sequence[str], done: str) -> None:
         """Show the labels, and bring the first of these images to the screen, where it is listed."""
         self._show_labels()
         if not image_ids:

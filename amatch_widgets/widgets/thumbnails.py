@@ -8,16 +8,33 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from amatch_widgets.errors import ImageReadError
+from amatch_widgets.images.render import Rendering
 
-__all__ = ["Thumbnail", "ThumbnailLoader"]
+__all__ = ["Look", "Thumbnail", "ThumbnailLoader", "data_url"]
 
 _log = logging.getLogger(__name__)
 
 _KEPT = 2_000  # about 10 MB of data URLs at 128 px
 _THREADS = 2
 _BATCH = 12  # a page that is not cached appears in a few pieces, not image by image
+
+
+class Look(NamedTuple):
+    """How thumbnails are made.
+
+    Attributes
+    ----------
+    side : int
+        Length of the longer side, px.
+    rendering : Rendering
+        Its `pixels` part: the rest is the browser's.
+    """
+
+    side: int
+    rendering: Rendering = Rendering()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +53,13 @@ class Thumbnail:
     problem: str = ""
 
 
-Deliver = Callable[[int, list[tuple[int, Thumbnail]]], None]
+def data_url(data: bytes) -> str:
+    """Write a PNG or JPEG as an address that a browser shows."""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+Deliver = Callable[[int, Look, list[tuple[int, Thumbnail]]], None]
 
 
 class ThumbnailLoader:
@@ -48,26 +71,26 @@ class ThumbnailLoader:
     Parameters
     ----------
     make : callable
-        ``make(image_id, side)`` gives the bytes of a JPEG or PNG, or raises `ImageReadError`.
+        ``make(image_id, look)`` gives the bytes of a JPEG or PNG, or raises `ImageReadError`.
     deliver : callable
-        ``deliver(page, [(position, thumbnail), ...])`` takes what became ready; called on the
+        ``deliver(page, look, [(position, thumbnail), ...])`` takes what became ready; called on the
         loader's threads.
     """
 
-    def __init__(self, make: Callable[[str, int], bytes], deliver: Deliver) -> None:
+    def __init__(self, make: Callable[[str, Look], bytes], deliver: Deliver) -> None:
         self._make = make
         self._deliver = deliver
         self._changed = threading.Condition()
-        self._cache: OrderedDict[tuple[str, int], Thumbnail] = OrderedDict()
-        self._page = -1
-        self._wanted: deque[tuple[int, str, int]] = deque()
-        self._ahead: deque[tuple[str, int]] = deque()
+        self._cache: OrderedDict[tuple[str, Look], Thumbnail] = OrderedDict()
+        self._page: tuple[int, Look] | None = None
+        self._wanted: deque[tuple[int, str, Look]] = deque()
+        self._ahead: deque[tuple[str, Look]] = deque()
         self._ready: list[tuple[int, Thumbnail]] = []
         self._in_work = 0
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def show(self, page: int, image_ids: Sequence[str], side: int) -> list[tuple[int, Thumbnail]]:
+    def show(self, page: int, image_ids: Sequence[str], look: Look) -> list[tuple[int, Thumbnail]]:
         """Begin with the page on screen; what is at hand comes back, the rest is delivered later.
 
         Parameters
@@ -76,8 +99,8 @@ class ThumbnailLoader:
             The page's serial number; it is given back on delivery.
         image_ids : sequence of str
             The page's images, in order.
-        side : int
-            Length of the longer side, px.
+        look : Look
+            How they are made.
 
         Returns
         -------
@@ -86,24 +109,24 @@ class ThumbnailLoader:
         """
         found = []
         with self._changed:
-            self._page = page
+            self._page = (page, look)
             self._wanted.clear()
             self._ahead.clear()
             self._ready.clear()
             for position, image_id in enumerate(image_ids):
-                thumbnail = self._cache.get((image_id, side))
+                thumbnail = self._cache.get((image_id, look))
                 if thumbnail is None:
-                    self._wanted.append((position, image_id, side))
+                    self._wanted.append((position, image_id, look))
                 else:
-                    self._cache.move_to_end((image_id, side))
+                    self._cache.move_to_end((image_id, look))
                     found.append((position, thumbnail))
             self._wake()
         return found
 
-    def fetch_ahead(self, image_ids: Sequence[str], side: int) -> None:
+    def fetch_ahead(self, image_ids: Sequence[str], look: Look) -> None:
         """Make these once the page on screen is complete, in place of what was asked for before."""
         with self._changed:
-            self._ahead = deque((i, side) for i in image_ids if (i, side) not in self._cache)
+            self._ahead = deque((i, look) for i in image_ids if (i, look) not in self._cache)
             self._wake()
 
     def forget(self) -> None:
@@ -140,14 +163,14 @@ class ThumbnailLoader:
                     return
                 page = self._page
                 if self._wanted:
-                    position, image_id, side = self._wanted.popleft()
+                    position, image_id, look = self._wanted.popleft()
                     self._in_work += 1
                 else:
                     position = -1
-                    image_id, side = self._ahead.popleft()
-            thumbnail = self._read(image_id, side)
+                    image_id, look = self._ahead.popleft()
+            thumbnail = self._read(image_id, look)
             with self._changed:
-                self._cache[image_id, side] = thumbnail
+                self._cache[image_id, look] = thumbnail
                 while len(self._cache) > _KEPT:
                     self._cache.popitem(last=False)
                 if position >= 0:
@@ -155,9 +178,9 @@ class ThumbnailLoader:
                     if page == self._page:
                         self._ready.append((position, thumbnail))
                 page, batch = self._page, self._take_ready()
-            if batch:
+            if page is not None and batch:
                 try:
-                    self._deliver(page, batch)
+                    self._deliver(*page, batch)
                 except Exception:  # noqa: BLE001 (a border: the loader outlives a page it cannot send)
                     _log.exception("Thumbnails could not be shown")
 
@@ -169,13 +192,12 @@ class ThumbnailLoader:
         batch, self._ready = self._ready, []
         return batch
 
-    def _read(self, image_id: str, side: int) -> Thumbnail:
+    def _read(self, image_id: str, look: Look) -> Thumbnail:
         try:
-            data = self._make(image_id, side)
+            data = self._make(image_id, look)
         except ImageReadError as error:
             return Thumbnail(url="", problem=error.reason)
         except Exception as error:  # noqa: BLE001 (a border: one bad image must not empty the page)
             _log.exception("No thumbnail of %r", image_id)
             return Thumbnail(url="", problem=f"unexpected {type(error).__name__}: {error}")
-        kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-        return Thumbnail(url=f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}")
+        return Thumbnail(url=data_url(data))

@@ -12,11 +12,17 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from amatch_widgets.errors import ConfigError
-from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail
+from amatch_widgets.images.preprocess import Preprocess, encode_thumbnail, shrink
+from amatch_widgets.images.render import Rendering, render
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=60)
 SAME_SIZE = Preprocess(size=8)
 GREY = Preprocess(size=8, channels=1)
+
+
+def thumbnail(preprocess, image, side):
+    """What people see of an image by default."""
+    return shrink(render(preprocess.cut(image), Rendering()), side)
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -51,10 +57,10 @@ def test_any_image_with_a_finite_pixel_becomes_a_square_of_eight_bits(image, siz
         image[0, 0, 0] = 0
     result = preprocess(image)
     assert (result.shape, result.dtype) == ((size, size, 3), np.uint8)
-    thumbnail = preprocess.thumbnail(image, 6)
-    assert thumbnail.shape[2] == 3
-    assert max(thumbnail.shape[:2]) <= 6
-    assert thumbnail.dtype == np.uint8
+    small = thumbnail(preprocess, image, 6)
+    assert small.shape[2] == 3
+    assert max(small.shape[:2]) <= 6
+    assert small.dtype == np.uint8
 
 
 def test_the_crop_is_the_centre():
@@ -85,7 +91,7 @@ def test_reducing_averages_instead_of_dropping_pixels():
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_other_types_are_stretched_between_two_percentiles(dtype):
     image = np.arange(1000, 2000, dtype=dtype)[:, None, None]
-    stretched = Preprocess(size=8, channels=1).thumbnail(image, 1000)[:, 0, 0]
+    stretched = thumbnail(Preprocess(size=8, channels=1), image, 1000)[:, 0, 0]
     black, white = 1000 + 4, 1000 + 997  # nearest ranks of 0.5 % and 99.8 % of 1000 pixels
     expected = np.clip((np.arange(1000, 2000) - black) / (white - black), 0, 1) * 255
     np.testing.assert_allclose(stretched, expected, atol=0.51)
@@ -123,7 +129,7 @@ def test_a_constant_image_is_black():
 def test_a_few_bright_pixels_on_nothing_are_white():
     image = np.zeros((100, 100, 1), np.float32)
     image[3, 4] = 9
-    assert np.argwhere(GREY.thumbnail(image, 100)[..., 0]).tolist() == [[3, 4]]
+    assert np.argwhere(thumbnail(GREY, image, 100)[..., 0]).tolist() == [[3, 4]]
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1, 1e30, 3e38])
@@ -187,30 +193,30 @@ def test_an_image_without_pixels_is_refused(shape):
 
 def test_a_thumbnail_keeps_the_aspect_ratio_and_is_never_enlarged():
     preprocess = Preprocess(size=64)
-    assert preprocess.thumbnail(noise(300, 100, 3), 60).shape == (60, 20, 3)
-    assert preprocess.thumbnail(noise(1, 5000, 3), 60).shape == (1, 60, 3)
-    assert preprocess.thumbnail(noise(30, 20, 3), 60).shape == (30, 20, 3)
+    assert thumbnail(preprocess, noise(300, 100, 3), 60).shape == (60, 20, 3)
+    assert thumbnail(preprocess, noise(1, 5000, 3), 60).shape == (1, 60, 3)
+    assert thumbnail(preprocess, noise(30, 20, 3), 60).shape == (30, 20, 3)
 
 
 def test_a_thumbnail_shows_the_same_crop_and_stretch():
     preprocess = Preprocess(size=16, crop=16)
     image = noise(40, 40, 3, dtype=np.uint16)
-    np.testing.assert_array_equal(preprocess.thumbnail(image, 16), preprocess(image))
+    np.testing.assert_array_equal(thumbnail(preprocess, image, 16), preprocess(image))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
 def test_a_thumbnail_is_rgb_for_any_number_of_channels(channels):
     image = noise(8, 8, channels)
-    thumbnail = Preprocess(size=8, channels=channels).thumbnail(image, 8)
-    assert thumbnail.shape == (8, 8, 3)
-    np.testing.assert_array_equal(thumbnail[..., 0], image[..., 0])
-    np.testing.assert_array_equal(thumbnail[..., 2], image[..., min(2, channels - 1)])
+    small = thumbnail(Preprocess(size=8, channels=channels), image, 8)
+    assert small.shape == (8, 8, 3)
+    np.testing.assert_array_equal(small[..., 0], image[..., 0])
+    np.testing.assert_array_equal(small[..., 2], image[..., min(2, channels - 1)])
 
 
 def test_the_middle_colour_of_two_channels_is_their_mean():
     image = np.zeros((8, 8, 2), np.uint8)
     image[..., 1] = 200
-    assert Preprocess(size=8, channels=2).thumbnail(image, 8)[0, 0].tolist() == [0, 100, 200]
+    assert thumbnail(Preprocess(size=8, channels=2), image, 8)[0, 0].tolist() == [0, 100, 200]
 
 
 def test_an_encoded_thumbnail_is_a_jpeg_that_looks_the_same():

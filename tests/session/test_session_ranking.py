@@ -76,6 +76,18 @@ def test_similar_images_come_with_their_cosine(session):
         session.similar([])
 
 
+def test_similar_images_can_be_chosen_among_a_few(session):
+    session.embed()
+    session.wait(WAIT_S)
+    everywhere = session.similar(SKY.ids[0], 59)
+    few = {c.image_id for c in everywhere[::10]}
+    assert session.similar(SKY.ids[0], 59, among=few) == [c for c in everywhere if c.image_id in few]
+    assert session.similar(SKY.ids[0], 2, among=[*few, SKY.ids[0]]) == everywhere[:11:10]
+    assert session.similar(SKY.ids[0], 2, among=[]) == []
+    with pytest.raises(LabelError, match="Unknown image id 'x'"):
+        session.similar(SKY.ids[0], among=["x"])
+
+
 # ---- tables -----------------------------------------------------------------------------------
 
 

@@ -190,7 +190,7 @@ def test_a_list_that_follows_no_label_says_when_its_order_is_old(board, ranked):
 
 def test_the_next_page_is_fetched_ahead_as_it_would_be_now(board, session, ranked, monkeypatch):
     ahead = []
-    monkeypatch.setattr(board.gallery._loader, "fetch_ahead", lambda ids, side: ahead.append(tuple(ids)))
+    monkeypatch.setattr(board.gallery._loader, "fetch_ahead", lambda ids, look: ahead.append(tuple(ids)))
     ranked(1)
     board.gallery.apply([ScoresChanged(0, 200, "instant")])
     board.gallery.turn(1)
@@ -328,7 +328,7 @@ def test_a_choice_that_does_not_exist_is_refused(board, choice):
 
 
 def test_an_image_that_cannot_be_read_gets_a_tile_with_the_reason(session, monkeypatch):
-    def broken(image_id, side=128):
+    def broken(image_id, side, rendering):
         raise ImageReadError(image_id, "the file is empty")
 
     monkeypatch.setattr(session, "thumbnail", broken)

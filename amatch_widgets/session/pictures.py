@@ -1,0 +1,95 @@
+"""Pictures of images for people, and what is known of an image beside its pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from amatch_widgets.errors import ImageReadError
+from amatch_widgets.images.preprocess import encode_thumbnail, shrink
+from amatch_widgets.images.render import Rendering, encode_picture, render
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.source import ImageSource
+
+__all__ = ["Pictures"]
+
+_PLAIN = Rendering()
+_TURN, _POLE = 360.0, 90.0
+
+
+class Pictures:
+    """Read and render the images of a source, one by one; from any thread.
+
+    Parameters
+    ----------
+    source : ImageSource
+    index : mapping of str to int
+        Id to position in the source. All methods take an id that is in it.
+    image : Preprocess
+        How the model sees the images; thumbnails have its crop.
+    """
+
+    def __init__(self, source: ImageSource, index: Mapping[str, int], image: Preprocess) -> None:
+        self._source, self._index, self._image = source, index, image
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self._index
+
+    def pixels(self, image_id: str) -> NDArray[Any]:
+        """Read an image in full, as the source gives it; see `ImageSource.read`."""
+        return self._source.read(self._index[image_id])
+
+    def colours(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Lay the alpha of an image, if it has one, on black; its channels can be shown then."""
+        return replace(self._image, crop=None).cut(pixels)
+
+    def thumbnail(self, image_id: str, side: int, rendering: Rendering = _PLAIN) -> bytes:
+        """Make a small JPEG of what the model sees; see `Session.thumbnail`."""
+        hint = side if self._image.crop is None else None
+        pixels = self._source.read(self._index[image_id], min_side=hint)
+        try:
+            return encode_thumbnail(shrink(render(self._image.cut(pixels), rendering), side))
+        except ValueError as error:  # in plain words
+            raise ImageReadError(image_id, str(error)) from error
+
+    def cutout(self, image_id: str, rendering: Rendering = _PLAIN, side: int | None = None) -> bytes:
+        """Make a picture of the whole image; see `Session.cutout`."""
+        pixels = self.pixels(image_id)
+        try:
+            picture = render(self.colours(pixels), rendering)
+        except ValueError as error:  # in plain words
+            raise ImageReadError(image_id, str(error)) from error
+        return encode_picture(picture if side is None else shrink(picture, side))
+
+    def n_bytes(self, image_id: str) -> int | None:
+        """Return the size of the image's file, or None where it has none of its own."""
+        path_of = getattr(self._source, "path_of", None)
+        try:
+            return None if path_of is None else int(path_of(self._index[image_id]).stat().st_size)
+        except OSError:  # reading it says why
+            return None
+
+    def position(self, image_id: str) -> tuple[float, float] | None:
+        """Return where on the sky an image is, if its source has ``position(index)``.
+
+        Returns
+        -------
+        (float, float) or None
+            Right ascension in [0, 360) and declination in [-90, 90], degrees (ICRS); None where the
+            source gives none, or numbers that are no position.
+        """
+        find = getattr(self._source, "position", None)
+        found = None if find is None else find(self._index[image_id])
+        if found is None:
+            return None
+        ra, dec = map(float, found)
+        if not (math.isfinite(ra) and abs(dec) <= _POLE):
+            return None
+        return ra % _TURN % _TURN, dec  # twice: -1e-20 % 360 is 360

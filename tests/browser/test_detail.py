@@ -1,0 +1,354 @@
+"""The detail view under the user's hands, in a real JupyterLab."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from PIL import Image
+
+OPEN = '.amw-detail[data-shown="yes"]'
+
+
+def journal(tmp_path):
+    """The last label of each image."""
+    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return {r["id"]: r["label"] for r in records if "id" in r}
+
+
+def show(notebook, cells, **options):
+    nb = notebook(cells, **options)
+    nb.run(0)
+    assert "Error" not in nb.output(0), nb.output(0)
+    nb.run(1)
+    nb.page.wait_for_selector(".amw-tile img")
+    return nb
+
+
+def titles(page):
+    return page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
+
+
+def opened(page, image_id):
+    page.wait_for_selector(f'{OPEN}[data-image="{image_id}"] .amw-d-picture')
+
+
+def cursor(page):
+    return int(page.get_attribute(".amw-cursor", "data-index"))
+
+
+def zoom(page):
+    return int(page.inner_text(".amw-d-zoom").rstrip(" %"))
+
+
+def wait_zoom(page, holds):
+    now = "parseInt(document.querySelector('.amw-d-zoom').textContent)"
+    page.wait_for_function(f"(z => {holds})({now})")
+
+
+def click_tile(page, index, **options):
+    page.click(f'.amw-tile[data-index="{index}"] .amw-image', **options)
+
+
+def test_enter_opens_arrows_move_labels_are_kept_and_escape_leads_back(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page = nb.page
+    before = nb.cells()
+    ids = titles(page)
+    click_tile(page, 2)
+    page.keyboard.press("Enter")
+    opened(page, ids[2])
+    assert page.evaluate("document.activeElement.className").startswith("amw-detail")
+    natural = page.eval_on_selector(".amw-d-picture", "e => [e.naturalWidth, e.naturalHeight]")
+    assert natural == [64, 64]
+
+    page.keyboard.press("ArrowRight")
+    opened(page, ids[3])
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    opened(page, ids[1])
+    assert cursor(page) == 1
+
+    page.keyboard.press("a")  # kept as in the gallery, and on to the next image as there
+    opened(page, ids[2])
+    page.wait_for_selector(f'.amw-d-kept[title="{ids[1]}"]')
+    assert journal(tmp_path)[ids[1]] == "anomaly"
+    page.click(".amw-d-labels .amw-n")
+    opened(page, ids[3])
+    page.wait_for_selector(f'.amw-d-kept[title="{ids[2]}"]')
+    assert journal(tmp_path)[ids[2]] == "normal"
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector(f'.amw-detail[data-image="{ids[2]}"][data-label="normal"]')
+    assert "normal" in page.inner_text(".amw-d-past")
+    assert "random: nothing is scored yet" in page.inner_text(".amw-d-past")
+    page.keyboard.press("c")
+    page.wait_for_selector(f'.amw-d-kept[title="{ids[2]}"]')
+    assert journal(tmp_path)[ids[2]] is None
+
+    # Keys that the detail does not know mean the gallery, and none reaches JupyterLab.
+    page.keyboard.press("PageDown")
+    page.wait_for_function("document.querySelector('.amw-page-number').textContent.trim().startsWith('2')")
+    opened(page, titles(page)[0])
+    page.keyboard.press("PageUp")
+    page.wait_for_function("document.querySelector('.amw-page-number').textContent.trim().startsWith('1')")
+    opened(page, ids[0])
+    page.keyboard.press("End")
+    opened(page, ids[47])
+    for key in ("b", "x", "d", "d", "z", "1", "Enter", " "):
+        page.keyboard.press(key)
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+    assert page.evaluate("document.activeElement.className") == "amw-gallery"
+    assert cursor(page) == 47
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector('.amw-cursor[data-index="46"]')
+    assert not page.locator(".amw-detail").count()
+    assert nb.cells() == before
+
+
+def test_zoom_and_pan_change_what_is_shown(notebook, sky):
+    nb = show(notebook, sky)
+    page = nb.page
+    ids = titles(page)
+    click_tile(page, 0, click_count=2)
+    opened(page, ids[0])
+    page.wait_for_selector(".amw-d-fit.amw-on")
+    fit = zoom(page)
+    assert fit > 100
+    style = "e => getComputedStyle(e).imageRendering"
+    assert page.eval_on_selector(".amw-d-picture", style) == "pixelated"
+    page.keyboard.press("+")
+    wait_zoom(page, f"z > {fit}")
+    page.keyboard.press("-")
+    page.keyboard.press("-")
+    wait_zoom(page, f"z < {fit}")
+    page.click(".amw-d-native")
+    wait_zoom(page, "z === 100")
+    assert page.locator(".amw-d-picture").bounding_box()["width"] == 64
+    assert page.eval_on_selector(".amw-d-picture", style) == "auto"
+    page.dblclick(".amw-d-stage")
+    wait_zoom(page, f"z === {fit}")
+    page.dblclick(".amw-d-stage")
+    wait_zoom(page, f"z >= {2 * fit - 60}")
+
+    box = page.locator(".amw-d-stage").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    at = page.locator(".amw-d-picture").bounding_box()
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 40, middle[1] - 30, steps=4)
+    page.mouse.up()
+    moved = page.locator(".amw-d-picture").bounding_box()
+    assert [round(moved[k] - at[k]) for k in ("x", "y")] == [40, -30]
+    large = zoom(page)
+    page.mouse.wheel(0, 200)
+    wait_zoom(page, f"z < {large}")
+    page.click(".amw-d-fit")
+    wait_zoom(page, f"z === {fit}")
+
+
+def test_a_rendering_changes_the_image_then_the_gallery_and_is_taken_back(notebook, sky):
+    nb = show(notebook, sky)
+    page = nb.page
+    ids = titles(page)
+    click_tile(page, 0)
+    page.keyboard.press("Enter")
+    opened(page, ids[0])
+    plain = page.get_attribute(".amw-d-picture", "src")
+    page.check(".amw-d-invert")
+    page.wait_for_function("getComputedStyle(document.querySelector('.amw-d-canvas')).filter === 'invert(1)'")
+    assert page.get_attribute(".amw-d-picture", "src") == plain  # at once, without the kernel
+    page.select_option(".amw-d-stretch", "asinh")
+    changed = "old => document.querySelector('.amw-d-picture').src !== old"
+    page.wait_for_function(changed, arg=plain)
+    stretched = page.get_attribute(".amw-d-picture", "src")
+    page.select_option(".amw-d-limits", "percentile")
+    page.fill(".amw-d-white", "90")
+    page.keyboard.press("Enter")
+    page.wait_for_function(changed, arg=stretched)
+    page.select_option(".amw-d-channel", label="2")
+    page.fill(".amw-d-white", "0.2")  # below black: refused, and the field goes back
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".amw-message.amw-error")
+    page.wait_for_function("document.querySelector('.amw-d-white').value === '90'")
+
+    tile = '.amw-tile[data-index="5"] img'
+    thumbnail = page.get_attribute(tile, "src")
+    page.click(".amw-d-use")
+    page.wait_for_function("([tile, old]) => document.querySelector(tile).src !== old", arg=[tile, thumbnail])
+    page.wait_for_function("document.querySelector('.amw-d-use').disabled")
+    page.keyboard.press("Escape")
+    assert page.eval_on_selector(tile, "e => getComputedStyle(e).filter") == "invert(1)"
+    assert page.inner_text(".amw-plain") == "0.5-90 %, asinh, channel 2, inverted ✕"
+    page.keyboard.press("Enter")
+    opened(page, ids[0])
+    page.click(".amw-d-reset")
+    page.wait_for_function("([tile, old]) => document.querySelector(tile).src === old", arg=[tile, thumbnail])
+    assert page.eval_on_selector(tile, "e => getComputedStyle(e).filter") == "none"
+    page.wait_for_function("old => document.querySelector('.amw-d-picture').src === old", arg=plain)
+    assert not page.locator(".amw-plain").count()
+
+
+def test_neighbours_are_visited_and_labelled_without_the_gallery(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page = nb.page
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
+    ids = titles(page)
+    click_tile(page, 0)
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.amw-d-near img').length === 6")
+    near = page.locator(".amw-d-near").first
+    image_id = near.get_attribute("title").rpartition(": ")[0]
+    assert image_id not in ids
+    near.click()
+    opened(page, image_id)
+    page.keyboard.press("a")
+    page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="anomaly"]')
+    page.keyboard.press("n")
+    page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="normal"]')
+    assert journal(tmp_path)[image_id] == "normal"
+    assert ids[0] not in journal(tmp_path)
+    page.keyboard.press("Escape")
+    opened(page, ids[0])
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+
+
+def test_a_reload_finds_the_detail_where_it_was_and_the_notebook_holds_no_image(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page = nb.page
+    ids = titles(page)
+    click_tile(page, 5)
+    page.keyboard.press("Enter")
+    opened(page, ids[5])
+    nb.save()
+    assert "data:image" not in nb.path.read_text()
+    nb.open()
+    opened(page, ids[5])
+    assert cursor(page) == 5
+    page.click(".amw-d-id")
+    page.keyboard.press("n")  # and not tile 0, where the cursor begins
+    opened(page, ids[6])
+    page.wait_for_selector(f'.amw-d-kept[title="{ids[5]}"]')
+    assert journal(tmp_path)[ids[5]] == "normal"
+    assert ids[0] not in journal(tmp_path)
+
+
+HOSTILE = '"><img src=x onerror="window.pwned=1"> {{ 7 * 191 }}.png'
+
+
+def test_hostile_names_damaged_files_and_large_images(notebook, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / HOSTILE)
+    (folder / "damaged.png").write_bytes(b"")
+    ramp = np.add.outer(np.arange(3000), np.arange(4000)) // 28
+    Image.fromarray(ramp.astype(np.uint8)).save(folder / "large.png")
+    source = f"am.open_source({str(folder)!r})"
+    nb = show(
+        notebook,
+        [
+            (
+                "import amatch_widgets as am\nfrom amatch_widgets.widgets import Detail\n"
+                f"session = am.Session({source}, path={str(tmp_path / 'run')!r}, annotator='<b>me</b>')\n"
+                f"session.label({{{HOSTILE!r}: 'normal'}}, note='<svg onload=\"window.pwned=2\">')"
+            ),
+            "dashboard = session.show()\ndashboard.gallery.choose(show='all', sort='highest')\ndashboard",
+            "Detail(session).show('large.png')",
+        ],
+    )
+    page = nb.page
+    ids = titles(page)
+    click_tile(page, ids.index(HOSTILE), click_count=2)
+    page.wait_for_selector(OPEN + " .amw-d-picture")
+    assert page.inner_text(".amw-d-id") == HOSTILE
+    assert "<b>me</b>" in page.inner_text(".amw-d-past")
+    assert "<svg onload" in page.inner_text(".amw-d-past")
+    click_to = {"damaged.png": ".amw-d-problem", "large.png": ".amw-d-picture"}
+    for name, selector in click_to.items():
+        page.keyboard.press("Escape")
+        page.wait_for_selector(".amw-detail", state="detached")
+        click_tile(page, ids.index(name))
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f'{OPEN}[data-image="{name}"] {selector}')
+    assert page.locator(".amw-detail").count() == 1
+    assert page.evaluate("window.pwned") is None
+    assert page.locator('img[src="x"]').count() == 0
+
+    # Reduced at first, and in full where it is zoomed in.
+    assert page.eval_on_selector(".amw-d-picture", "e => e.naturalWidth") == 2048
+    assert not page.locator(".amw-d-part").count()
+    page.dblclick(".amw-d-stage")
+    page.wait_for_selector(".amw-d-part")
+    part = page.eval_on_selector(".amw-d-part", "e => [e.naturalWidth, parseFloat(e.style.width)]")
+    assert part[0] == part[1] > 500
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+
+    nb.run(2)  # on its own, without a gallery
+    alone = page.locator(".amw-detail-alone")
+    alone.locator(".amw-d-picture").wait_for()
+    alone.locator(".amw-d-id").click()
+    page.keyboard.press("a")
+    page.wait_for_selector('.amw-detail-alone[data-label="anomaly"]')
+    assert journal(tmp_path)["large.png"] == "anomaly"
+
+
+def test_links_to_the_sky_open_in_the_browser_of_the_user(notebook, light, tmp_path):
+    nb = show(
+        notebook,
+        [
+            (
+                "import amatch_widgets as am\n"
+                "class Catalogue(am.demo.DemoSource):\n"
+                "    def position(self, index):\n"
+                "        return 10.5 + index, -41.25\n"
+                f"session = am.Session(Catalogue(30), path={str(tmp_path / 'run')!r}, train={light})"
+            ),
+            "session",
+        ],
+    )
+    page = nb.page
+    ids = titles(page)
+    click_tile(page, 0)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".amw-d-links a")
+    links = page.eval_on_selector_all(
+        ".amw-d-links a", "all => all.map(a => [a.protocol, a.hostname, a.search, a.rel, a.target])"
+    )
+    target = f"target={10.5 + int(ids[0]):.6f}%20-41.250000"
+    assert [link[1] for link in links] == ["sky.esa.int", "aladin.cds.unistra.fr"]
+    for protocol, _, search, rel, window in links:
+        assert protocol == "https:"
+        assert target in search
+        assert "noopener" in rel
+        assert window == "_blank"
+
+
+def test_quick_keys_and_a_second_view_label_the_image_that_is_meant(notebook, sky, tmp_path):
+    nb = show(notebook, [sky[0], "board = session.show()\nboard", "board"])
+    page = nb.page
+    nb.run(2)  # the same dashboard once more
+    page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 96")
+    ids = page.eval_on_selector_all(".amw-root:first-child .amw-tile", "tiles => tiles.map(t => t.title)")[
+        :48
+    ]
+    boards = [page.locator(".amw-root").nth(k) for k in (0, 1)]
+    boards[0].locator('.amw-tile[data-index="0"] .amw-image').click()
+    for key in ("Enter", *["ArrowRight"] * 20, "a"):  # faster than any image comes
+        page.keyboard.press(key)
+    for board in boards:
+        board.locator(f'{OPEN}[data-image="{ids[21]}"]').wait_for()
+    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20]}
+
+    boards[1].locator(".amw-d-id").click()
+    page.keyboard.press("n")
+    for board in boards:
+        board.locator(f'{OPEN}[data-image="{ids[22]}"]').wait_for()
+    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20], ids[21]}
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+    assert [board.locator(".amw-cursor").get_attribute("data-index") for board in boards] == ["22", "22"]
+    assert page.evaluate("document.activeElement.className") == "amw-gallery"
