@@ -18,7 +18,7 @@ from amatch_widgets.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick"]
+__all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick", "rising"]
 
 ORDERS = ("highest", "lowest", "uncertain", "random", "recent")
 STRATEGIES = ("top", "uncertain", "random")
@@ -81,6 +81,38 @@ def order(scores: _Scores, how: str, *, subset: _Indices | None = None, seed: in
     if how == "random":
         return indices[np.argsort(_shuffled(indices, seed))]
     return indices[np.argsort(_key(scores[indices], how), kind="stable")]  # NaN sorts last
+
+
+def rising(scores: _Scores, before: _Scores, *, subset: _Indices | None = None) -> _Indices:
+    """Sort images by how far they have risen in the ranking, on a logarithmic scale.
+
+    To rise from rank 5,000 to 50 is as much as to rise from rank 100 to the first; what is new at the
+    top comes first, and the many that drift about the middle do not.
+
+    Parameters
+    ----------
+    scores, before : ndarray of float32, shape (N,)
+        Scores now and earlier, each in an order of its own; NaN where there is none.
+    subset : ndarray of int64, shape (M,), optional
+        Indices of the images to sort, each once; default all.
+
+    Returns
+    -------
+    ndarray of int64, shape (M,)
+        The same indices, sorted; of equals the higher score first, and images without a score at
+        either time last.
+    """
+    indices = _rising(subset, len(scores))
+    gain = np.log(_ranks(before)[indices]) - np.log(_ranks(scores)[indices])
+    gain[np.isnan(scores[indices]) | np.isnan(before[indices])] = -np.inf
+    return indices[np.lexsort((-scores[indices], -gain))]
+
+
+def _ranks(scores: _Scores) -> NDArray[np.float64]:
+    """Return the rank of each score, the highest 1, ties by index; NaN come last."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks
 
 
 def pick(

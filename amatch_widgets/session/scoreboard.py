@@ -12,7 +12,7 @@ import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, WorkspaceError
 from amatch_widgets.learn.metrics import Metrics, evaluate
-from amatch_widgets.query.strategies import Candidate, order, pick
+from amatch_widgets.query.strategies import Candidate, order, pick, rising
 from amatch_widgets.session.export import shortlist
 from amatch_widgets.session.selection import Filter, Selection, Show
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Scoreboard"]
 
 _T = TypeVar("_T")
+_PAGE = 24  # labels after which the ranking is a new one, to tell what has risen
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +57,15 @@ class _Shown:
     note: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Past:
+    """An earlier ranking: its scores, and the number of changes of labels and the cycle it knew."""
+
+    scores: npt.NDArray[np.float32]
+    n_changes: int
+    cycle: int | None
+
+
 class Scoreboard:
     """How the images stand: the instant tier's scores, the trained model's, and what both make together.
 
@@ -77,7 +87,7 @@ class Scoreboard:
 
     Notes
     -----
-    Thread safety: ``_changing`` guards ``_deep`` and ``_fit``; ``_shown`` is replaced as a whole
+    Thread safety: ``_changing`` guards ``_deep``, ``_fit`` and ``_past``; ``_shown`` is replaced as a whole
     under it and may be read at any time. ``_caching`` guards the dict ``_cache``, whose entries
     (key, value) are never changed. All may be called from any thread.
     """
@@ -101,6 +111,7 @@ class Scoreboard:
         self._deep = _last(store, len(source))
         self._fit: InstantFit | None = None
         self._shown = _Shown(0, None, _frozen(np.full(len(source), np.nan, np.float32)), None, "")
+        self._past: tuple[_Past, ...] = ()  # the ranking a page or a cycle ago, and that of the last change
         self._show()
 
     @property
@@ -142,6 +153,7 @@ class Scoreboard:
         with self._changing:
             self._deep = _judged(_Deep(cycle, step, _frozen(scores)), judgement)
             self._show()
+            self._keep_past()
 
     def use_instant(self, fit: InstantFit, judgement: Judgement | None) -> None:
         """Take a new fit of the instant tier, and what the labels now say of the trained model."""
@@ -150,6 +162,14 @@ class Scoreboard:
             if self._deep is not None:
                 self._deep = _judged(self._deep, judgement)
             self._show()
+            self._keep_past()
+
+    def _keep_past(self) -> None:
+        """Keep the ranking that the next ones are compared with: that of a page or a cycle ago."""
+        now = _Past(self._shown.scores, self._labels.version, self.cycle)
+        last = self._past[-1] if self._past else now
+        is_new = now.n_changes >= last.n_changes + _PAGE or now.cycle != last.cycle
+        self._past = (*self._past, now)[-2:] if is_new or not self._past else self._past
 
     def _show(self) -> None:
         """Make the snapshot that ranks."""
@@ -211,7 +231,7 @@ class Scoreboard:
         """Return the positions of images in an order to look at; see `Session.ranking`."""
         now = self._shown
         n_problems = len(list(self._problems())) if show == "problem" else 0
-        key = (how, show, only, seed, self._labels.version, n_problems, now)
+        key = (how, show, only, seed, self._labels.version, n_problems, now, self._past)
         return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, only, seed))
 
     def find(self, contains: str) -> npt.NDArray[np.int64]:
@@ -255,7 +275,11 @@ class Scoreboard:
             latest = self._selection.choose("labelled", Filter(), scores)
             assert latest is not None  # not all
             subset = latest if subset is None else latest[np.isin(latest, subset)]
-        ranking = order(scores, how, subset=subset, seed=seed)
+        if how == "rising":
+            before = self._past[0].scores if self._past else scores
+            ranking = rising(scores, before, subset=subset)
+        else:
+            ranking = order(scores, how, subset=subset, seed=seed)
         ranking.setflags(write=False)
         return ranking
 

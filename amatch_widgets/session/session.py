@@ -694,8 +694,9 @@ class Session:
 
         Parameters
         ----------
-        how : {"highest", "lowest", "uncertain", "random", "recent"}
-            "recent" shows labelled images only, the latest label first.
+        how : {"highest", "lowest", "uncertain", "rising", "random", "recent"}
+            "rising": what has gained most ranks, on a logarithmic scale, in the last 24 changes of labels
+            or since the last cycle. "recent" shows labelled images only, the latest label first.
         show : {"all", "unlabelled", "labelled", "anomaly", "normal", "starred", "problem"}
             "problem" are the images that cannot be read.
         only : Filter, optional

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gallery"]
 
-SORTS = ("highest", "mixed", "lowest", "uncertain", "random", "recent")
+SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
@@ -161,8 +161,8 @@ class Gallery(Labelling):
         Parameters
         ----------
         sort : str, optional
-            One of "highest", "mixed", "lowest", "uncertain", "random" and "recent". A "mixed" page has the
-            best images and a few others, see `Session.query`; it is of unlabelled images.
+            One of "highest", "mixed", "lowest", "uncertain", "rising", "random" and "recent". A "mixed"
+            page has the best images and a few others, see `Session.query`; it is of unlabelled images.
         show : str, optional
             One of "unlabelled", "labelled", "anomaly", "normal", "starred", "problem" and "all".
         only : Filter, optional

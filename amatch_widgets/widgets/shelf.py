@@ -204,7 +204,7 @@ class Shelf:
         score, only another kind of ranking or another cycle is news.
         """
         now, listed = self._standing_now(), self._standing
-        is_quiet = self._listing.is_live or self._sort not in {*BY_SCORE, "mixed"}
+        is_quiet = self._listing.is_live or self._sort not in {*BY_SCORE, "mixed", "rising"}
         if now.ranked_by is None or self.similar_to or (now[:2] == listed[:2] if is_quiet else now == listed):
             return ""
         if now.ranked_by != listed.ranked_by and now.ranked_by in _NEW:
@@ -240,7 +240,7 @@ class Shelf:
 
     def _waits(self, standing: _Standing) -> bool:
         """Whether the order is by scores that are not there."""
-        return self._sort in {*BY_SCORE, "mixed"} and standing.ranked_by is None
+        return self._sort in {*BY_SCORE, "mixed", "rising"} and standing.ranked_by is None
 
     def _standing_now(self) -> _Standing:
         session, ranked_by = self._session, self._session.ranked_by

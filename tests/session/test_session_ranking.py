@@ -117,3 +117,19 @@ def test_the_labels_can_be_exported_before_any_scores(session, tmp_path):
     assert len(table) == len(session.labels)
     assert table["score"].isna().all()
     assert (table["rank"] == 0).all()
+
+
+def test_what_has_risen_is_seen_against_the_ranking_a_page_of_labels_ago(session):
+    session.embed()
+    session.wait(WAIT_S)
+    session.query(1)
+    before = session.ranking()
+    np.testing.assert_array_equal(session.ranking("rising"), before)  # there is no earlier one
+    free = [SKY.ids[i] for i in session.ranking("random", show="unlabelled")[:24]]
+    session.label({i: SKY.truth[i] for i in free})
+    session.query(1)
+    rank = {int(i): k for k, i in enumerate(session.ranking(), 1)}
+    was = {int(i): k for k, i in enumerate(before, 1)}
+    gains = [np.log(was[int(i)] / rank[int(i)]) for i in session.ranking("rising")]
+    assert gains[0] > 0
+    assert (np.diff(gains) <= 1e-12).all()
