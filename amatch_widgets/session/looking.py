@@ -1,0 +1,283 @@
+"""The part of a session that says what to look at, and shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from amatch_widgets.errors import ConfigError, LabelError
+from amatch_widgets.images.render import Rendering
+from amatch_widgets.labels import ANOMALY
+from amatch_widgets.query.discovery import Discovery, discovery
+from amatch_widgets.query.strategies import Candidate
+from amatch_widgets.session.export import write_shortlist
+from amatch_widgets.session.mixture import mixed_page
+from amatch_widgets.session.parts import Parts
+from amatch_widgets.session.selection import Filter, Show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from amatch_widgets.learn.metrics import Metrics
+    from amatch_widgets.query.estimate import Remaining
+
+__all__ = ["Looking"]
+
+_THUMBNAIL_PX = 128
+_NO_AUDIT = "What is left to find is estimated from pages in the order “Mixed, with audit”."
+_AS_IT_IS = Rendering()
+_PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
+
+
+class Looking(Parts):
+    """Scores, queries, pictures and tables of a `Session`."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Scores of all images, float32 in [0, 1], shape (N,); NaN where there is none. Read-only."""
+        return self._board.scores
+
+    @property
+    def scores_version(self) -> int:
+        """A number that grows whenever the scores change."""
+        return self._board.version
+
+    @property
+    def scores_cycle(self) -> int | None:
+        """The last cycle whose trained model has scored the images, or None."""
+        return self._board.cycle
+
+    @property
+    def ranked_by(self) -> str | None:
+        """What ranks: "novelty", "instant", "deep", "both" (tiers), or None before there are scores."""
+        return self._board.ranked_by
+
+    @property
+    def ranking_note(self) -> str:
+        """What ranks, and why, in plain words."""
+        return self._tiers.note
+
+    def standing(self, image_id: str) -> tuple[float | None, int | None]:
+        """Return the score of an image and its rank, counted from 1; None where it has no score."""
+        self._check_ids([image_id])
+        scores = self.scores
+        score = float(scores[self._index[image_id]])
+        return (None, None) if np.isnan(score) else (score, 1 + int(np.count_nonzero(scores > score)))
+
+    @property
+    def metrics(self) -> Metrics:
+        """How well the scores rank the held-out labels, now."""
+        return self._board.metrics
+
+    @property
+    def discovery(self) -> Discovery:
+        """How many anomalies each look has brought, and what the next page is likely to bring."""
+        return discovery(self.labels.history())
+
+    def query(
+        self,
+        n: int = 24,
+        *,
+        strategy: Literal["top", "uncertain", "random", "mixed"] = "top",
+        leave_out: Iterable[str] = (),
+        wait: bool = True,
+    ) -> list[Candidate]:
+        """Return images without a label that are worth a look.
+
+        Parameters
+        ----------
+        n : int, >= 0
+        strategy : {"top", "uncertain", "random", "mixed"}
+            "mixed": 5 in 8 from the top, 1 in 8 uncertain, 1 in 8 unlike the anomalies so far, and 1
+            in 8 an audit: drawn at random, with a chance that is noted, so that `remaining` can tell
+            what is left to find. Label all images of an audit.
+        leave_out : iterable of str
+            Ids of images that are not wanted, such as those shown already.
+        wait : bool
+            Wait until the instant tier has learnt from all labels given so far: less than a second
+            for 100,000 images.
+
+        Returns
+        -------
+        list of Candidate
+            Id, score and reason. Images that could not be read are left out.
+        """
+        if wait:
+            self._tiers.wait(_PATIENCE_S)
+        if strategy != "mixed":
+            return self._board.query(n, strategy, leave_out)
+        if n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        labels = self.labels.current()
+        chosen = mixed_page(
+            n,
+            ids=self.source.ids,
+            scores=self.scores,
+            free=self._board.free(leave_out),
+            anomalies=[self._index[i] for i, line in labels.items() if line.label == ANOMALY],
+            embeddings=lambda: self._tiers.embeddings,
+            audits=self._audits,
+            seed=self.config.seed + len(labels),
+        )
+        return self._board.candidates(chosen)
+
+    @property
+    def remaining(self) -> Remaining:
+        """How many anomalies are left to find, and what share was found, from the audits.
+
+        Audits are the part of a "mixed" query or gallery page that is drawn at random. Images
+        that were drawn and have no label are left out; ``n_audits_open`` counts them.
+        """
+        return self._audits.remaining(len(self._board.free()))[0]
+
+    @property
+    def outlook(self) -> str:
+        """What another page is likely to bring, and what is left to find, in plain words."""
+        left, n_open = self._audits.remaining(len(self._board.free()))
+        said = str(left) if left.n_draws or not left.n_free else _NO_AUDIT
+        if n_open:
+            said += f" {n_open:,} audited image{'s have' if n_open > 1 else ' has'} no label yet."
+        return f"{self.discovery.outlook} {said}"
+
+    @property
+    def n_audits_open(self) -> int:
+        """How many images were drawn for an audit and have no label yet."""
+        return self._audits.remaining(0)[1]
+
+    def similar(
+        self, image_ids: str | Sequence[str], k: int = 24, *, among: Iterable[str] | None = None
+    ) -> list[Candidate]:
+        """Return the images most like one, or like several taken together; labelled ones too.
+
+        Parameters
+        ----------
+        image_ids : str or sequence of str
+        k : int, >= 0
+        among : iterable of str, optional
+            Ids of the images to choose from; by default all.
+
+        Returns
+        -------
+        list of Candidate
+            By cosine similarity of the embeddings, the most similar first.
+
+        Raises
+        ------
+        LabelError
+            If an id is unknown, none is given, or `k` is negative.
+        NotTrainedError
+            If there are no embeddings yet, or none of these images.
+        """
+        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
+        self._check_ids(wanted)
+        if not wanted or k < 0:
+            raise LabelError(
+                f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
+            )
+        among = None if among is None else list(among)
+        self._check_ids(among or ())
+        found, cosines = self._tiers.similar(
+            np.array([self._index[i] for i in wanted], np.int64),
+            k,
+            among=None if among is None else np.array([self._index[i] for i in among], np.int64),
+        )
+        ids, scores = self.source.ids, self.scores
+        return [
+            Candidate(
+                ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, f"similar: cosine {cosine:.2f}"
+            )
+            for i, cosine in zip(found, cosines, strict=True)
+        ]
+
+    def ranking(
+        self, how: str = "highest", *, show: Show = "all", only: Filter | None = None, seed: int = 0
+    ) -> npt.NDArray[np.int64]:
+        """Return the positions of images in the source, in an order to look at.
+
+        Parameters
+        ----------
+        how : {"highest", "lowest", "uncertain", "rising", "random", "recent"}
+            "rising": what has gained most ranks, on a logarithmic scale, in the last 24 changes of labels
+            or since the last cycle. "recent" shows labelled images only, the latest label first.
+        show : {"all", "unlabelled", "labelled", "anomaly", "normal", "starred", "problem"}
+            "problem" are the images that cannot be read.
+        only : Filter, optional
+            What they must have besides.
+        seed : int
+            Of the random order.
+
+        Returns
+        -------
+        ndarray of int64, shape (M,)
+            Images without a score come last. Read-only.
+        """
+        return self._board.ranking(how, show, Filter() if only is None else only, seed)
+
+    def find(self, contains: str) -> npt.NDArray[np.int64]:
+        """Return the positions of all images whose id contains a text, upper and lower case alike."""
+        return self._board.find(contains)
+
+    def thumbnail(self, image_id: str, side: int = _THUMBNAIL_PX, rendering: Rendering = _AS_IT_IS) -> bytes:
+        """Return a small JPEG of what the model sees of an image, its longer side at most `side` pixels.
+
+        Raises
+        ------
+        ImageReadError
+            If the image cannot be read, or not rendered so.
+        LabelError
+            If there is no such id.
+        """
+        self._check_ids([image_id])
+        return self.pictures.thumbnail(image_id, side, rendering)
+
+    def cutout(self, image_id: str, *, rendering: Rendering = _AS_IT_IS, side: int | None = None) -> bytes:
+        """Return a picture of the whole image: PNG up to a million pixels, fine JPEG above.
+
+        Parameters
+        ----------
+        image_id : str
+        rendering : Rendering, optional
+            How it is to look.
+        side : int, >= 1, optional
+            Most pixels of the longer side; by default none are left out.
+
+        Raises
+        ------
+        ImageReadError
+            If the image cannot be read, or not rendered so.
+        LabelError
+            If there is no such id.
+        """
+        self._check_ids([image_id])
+        return self.pictures.cutout(image_id, rendering, side)
+
+    def top(self, n: int = 100) -> pd.DataFrame:
+        """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.
+
+        Raises
+        ------
+        NotTrainedError
+            If there are no scores yet.
+        """
+        return self._board.shortlist(n)
+
+    def export(self, path: str | Path, n: int | None = None) -> Path:
+        """Write a shortlist as CSV: the `n` highest scores, or all labelled images by score.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        WorkspaceError
+            If it cannot be written, or is the label table that was imported: that is never
+            changed.
+        """
+        return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)

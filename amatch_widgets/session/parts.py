@@ -1,0 +1,54 @@
+"""What the parts of the facade share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from amatch_widgets.errors import LabelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from amatch_widgets.events import EventHub
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.labels import LabelStore
+    from amatch_widgets.learn.config import TrainConfig
+    from amatch_widgets.session.audits import Audits
+    from amatch_widgets.session.pictures import Pictures
+    from amatch_widgets.session.scoreboard import Scoreboard
+    from amatch_widgets.session.tiers import Tiers
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """The attributes that `Session` makes and the classes it is made of use."""
+
+    source: ImageSource
+    path: Path
+    hub: EventHub
+    labels: LabelStore
+    annotator: str
+    pictures: Pictures
+    _index: Mapping[str, int]
+    _board: Scoreboard
+    _tiers: Tiers
+    _audits: Audits
+    _tables: set[Path]
+    _notices: list[str]
+
+    @property
+    def config(self) -> TrainConfig:
+        """The training options."""
+        raise NotImplementedError
+
+    def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
+        unknown = [i for i in image_ids if i not in self._index]
+        if unknown:
+            raise LabelError(
+                f"Unknown image id {unknown[0]!r}"
+                + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+                + f". The ids of {self.source.name!r} look like {self.source.ids[0]!r}."
+                + consequence
+            )
