@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["similar"]
+__all__ = ["near", "similar"]
 
 _TINY = np.float32(1e-12)  # a vector of zeros has no direction: its cosine is 0
 
@@ -81,6 +81,46 @@ def similar(
     left = np.flatnonzero(is_open)
     best = _best(cosines[left], k)
     return left[best].astype(np.int64, copy=False), np.clip(cosines[left[best]], -1, 1)
+
+
+def near(
+    vectors: NDArray[np.float16],
+    indices: Sequence[int] | NDArray[np.int64],
+    *,
+    is_usable: NDArray[np.bool_],
+    least: float,
+) -> list[NDArray[np.int64]]:
+    """Find the images that look all but the same as each of some images.
+
+    Parameters
+    ----------
+    vectors : ndarray of float16, shape (N, D)
+        The embedding, one row per image; may be memory-mapped. Read once, in blocks.
+    indices : sequence of int
+        The images to compare with; those without a vector are like none.
+    is_usable : ndarray of bool, shape (N,)
+        False for images without a vector.
+    least : float, in (0, 1]
+        Cosine of the angle between two vectors from which on they are near.
+
+    Returns
+    -------
+    list of ndarray of int64
+        For each of `indices` the images near it, itself left out, rising.
+    """
+    wanted = np.asarray(indices, np.int64)
+    rows = vectors[wanted].astype(np.float32)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
+    found: list[list[int]] = [[] for _ in wanted]
+    with one_thread():
+        for at, block in in_blocks(vectors):
+            lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+            cosines = block @ rows.T / np.maximum(lengths, _TINY)[:, None]
+            for place, k in zip(*np.nonzero(cosines >= least), strict=True):
+                image = at.start + int(place)
+                if image != wanted[k] and is_usable[image] and is_usable[wanted[k]]:
+                    found[k].append(image)
+    return [np.array(images, np.int64) for images in found]
 
 
 def _best(values: NDArray[np.float32], k: int) -> NDArray[np.intp]:

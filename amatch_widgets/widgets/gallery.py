@@ -14,6 +14,7 @@ from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChan
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.labelling import Labelling
+from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.shelf import Shelf
 from amatch_widgets.widgets.thumbnails import Look, Thumbnail, ThumbnailLoader
 from amatch_widgets.widgets.view import Desk, handler
@@ -30,6 +31,7 @@ SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "a
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
+_TWINS_SHOWN = 20
 _RANDOM = "Random order: there are no scores yet."
 _WAS_RANDOM = "This page is in random order, from before there were scores."
 
@@ -71,6 +73,7 @@ class Gallery(Labelling):
     rendering_note = Unicode("").tag(sync=True)
     # The tile that is seen closely, {serial, index}, and the browser's view that asked for it; {} when none.
     looking = Dict().tag(sync=True)
+    twins = Dict().tag(sync=True)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         self._shelf = Shelf(session)
@@ -82,6 +85,7 @@ class Gallery(Labelling):
         self._look_at: Callable[[str], object] = lambda _: None
         self._rendered: Callable[[Rendering], None] = lambda _: None
         self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
+        self._background = Newest("amatch-twins")
         super().__init__(session, desk)
         with self.desk.lock:
             self._query()
@@ -254,9 +258,9 @@ class Gallery(Labelling):
 
     def close(self) -> None:
         """End the loader's threads and take the gallery off the screen."""
-        loader = getattr(self, "_loader", None)
-        if loader is not None:
-            loader.close()
+        for worker in (getattr(self, "_loader", None), getattr(self, "_background", None)):
+            if worker is not None:
+                worker.close()
         super().close()
 
     # What the browser asks for.
@@ -354,6 +358,23 @@ class Gallery(Labelling):
             self._show_labels()
             self._show_standing()
         self._send_images()
+        self._look_for_twins()
+
+    def _look_for_twins(self) -> None:
+        """Find in the background which images look the same as those of the page; a million take seconds."""
+        serial, image_ids = self.page["serial"], self.image_ids
+        self._twins = {}
+        if self.session.is_embedded:
+            self._background.do("twins", lambda: self._use_twins(serial, self.session.twins(image_ids)))
+
+    def _use_twins(self, serial: int, twins: dict[str, list[str]]) -> None:
+        with self.desk.lock:
+            if serial == self.page["serial"]:  # else the page has turned
+                self._twins = twins
+                self.twins = {
+                    "serial": serial,
+                    "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
+                }
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
         on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Dict, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
+from amatch_widgets.labels.reason import same_as
 from amatch_widgets.widgets.view import View, handler
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Labelling(View):
 
     def __init__(self, *args: Any) -> None:
         self._pages: OrderedDict[int, dict[str, str]] = OrderedDict()  # id to the reason it is shown for
+        self._twins: dict[str, list[str]] = {}  # of the images of the page
         super().__init__(*args)
 
     @property
@@ -110,9 +112,25 @@ class Labelling(View):
     # The lock is held.
 
     def _label(self, reasons: dict[str, str], label: str | None) -> None:
-        """Label images that are shown for these reasons; "" where there is none."""
+        """Label images that are shown for these reasons, "" where there is none, and their twins."""
+        reasons = reasons | self._of_twins(reasons, label)
         self.session.label(dict.fromkeys(reasons, label), reason=reasons)
         self._show_labels()
+
+    def _of_twins(self, reasons: dict[str, str], label: str | None) -> dict[str, str]:
+        """Return the twins that get the same label, and why: an image that looks the same is labelled once.
+
+        A twin that a person has labelled keeps that; one that was labelled with its twin goes with it.
+        """
+        store, found = self.session.labels, {}
+        for image_id in reasons:
+            why = same_as(image_id)
+            for twin in self._twins.get(image_id, ()):
+                line = store.get(twin)
+                is_free, is_ours = line is None or line.label is None, line is not None and line.reason == why
+                if twin not in reasons and (is_ours or (is_free and label is not None)):
+                    found[twin] = why
+        return found
 
     def _settle(self, data: dict[str, Any], do: Callable[[], None]) -> None:
         """Do what was asked for; the browser gets word whether it is on disk."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from amatch_widgets.query.neighbours import similar
+from amatch_widgets.query.neighbours import near, similar
 
 # Angles in degrees, and lengths that must not matter.
 ANGLES = np.array([0, 90, 10, 180, 20, 10, 350])
@@ -86,3 +86,24 @@ def test_blocks_give_what_one_block_gives(monkeypatch):
 def test_what_makes_no_sense_is_refused(indices, k, text):
     with pytest.raises(ValueError, match=text):
         similar(VECTORS, indices, k, is_usable=np.arange(7) != 2)
+
+
+# ---- twins ----------------------------------------------------------------------------------
+
+
+def test_images_near_each_are_found_and_none_is_near_itself():
+    angles = np.radians([0, 10, 90, 95, 180, 0])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float16) * np.float16(3)
+    found = near(vectors, [0, 2, 4], is_usable=np.ones(6, bool), least=0.98)
+    assert [images.tolist() for images in found] == [[1, 5], [3], []]
+    is_usable = np.array([True, False, False, True, True, True])
+    found = near(vectors, [0, 2], is_usable=is_usable, least=0.98)
+    assert [images.tolist() for images in found] == [[5], []]
+    assert near(vectors, [], is_usable=is_usable, least=0.98) == []
+
+
+def test_twins_are_found_across_blocks():
+    vectors = np.random.default_rng(0).normal(size=(9000, 8)).astype(np.float16)
+    vectors[8999] = vectors[5] * 2
+    (found,) = near(vectors, [5], is_usable=np.ones(9000, bool), least=0.9999)
+    assert found.tolist() == [8999]

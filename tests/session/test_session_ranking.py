@@ -133,3 +133,20 @@ def test_what_has_risen_is_seen_against_the_ranking_a_page_of_labels_ago(session
     gains = [np.log(was[int(i)] / rank[int(i)]) for i in session.ranking("rising")]
     assert gains[0] > 0
     assert (np.diff(gains) <= 1e-12).all()
+
+
+def test_twins_are_the_images_that_look_the_same(make_session):
+    class Doubled(type(SKY)):
+        def read(self, index, *, min_side=None):
+            return super().read(3 if index == 50 else index, min_side=min_side)
+
+    session = make_session(Doubled(60, size=32, prevalence=0.2))
+    assert session.twins(SKY.ids[3]) == {}
+    session.embed()
+    session.wait(WAIT_S)
+    found = session.twins(SKY.ids, least=0.999)
+    assert found == {SKY.ids[3]: [SKY.ids[50]], SKY.ids[50]: [SKY.ids[3]]}
+    with pytest.raises(LabelError, match="Unknown image id"):
+        session.twins(["x"])
+    with pytest.raises(ConfigError, match="above 0"):
+        session.twins(SKY.ids[3], least=0)

@@ -452,3 +452,34 @@ def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_f
     assert session.n_audits_open == n_drawn
     gallery.choose(show="labelled")
     assert gallery.sort == "highest"
+
+
+def test_an_image_that_looks_the_same_is_labelled_once(board, session, ranked, monkeypatch):
+    ranked(1)
+    gallery = board.gallery
+    gallery.refresh()
+    a, b, c = gallery.image_ids[:3]
+    elsewhere = next(i for i in session.source.ids if i not in gallery.image_ids and i not in session.labels)
+    known = next(iter(session.labels.current()))
+    gallery._use_twins(gallery.page["serial"], {a: [b, elsewhere, known]})
+    assert gallery.twins["ids"][:2] == [[b, elsewhere, known], []]
+    was = session.labels.get(known)
+    board.press(0, "anomaly")
+    assert [session.labels.get(i).label for i in (a, b, elsewhere)] == ["anomaly"] * 3
+    assert session.labels.get(elsewhere).reason == f"same as {a}"
+    assert session.labels.get(known) == was  # what a person said stays
+    assert session.discovery.n_looks == 1
+    board.press(1, "normal")
+    board.press(0, "clear")
+    assert [session.labels.get(i) for i in (a, elsewhere)] == [None, None]
+    assert session.labels.get(b).label == "normal"
+    for _ in range(3):
+        gallery.undo()
+    assert [session.labels.get(i) for i in (a, b, c, elsewhere)] == [None] * 4
+
+
+def test_twins_of_a_page_that_was_left_are_not_used(board):
+    serial, first = board.gallery.page["serial"], board.gallery.image_ids[0]
+    board.gallery.turn(1)
+    board.gallery._use_twins(serial, {first: ["000"]})
+    assert board.gallery.twins == {}
