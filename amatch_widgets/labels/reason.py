@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["AT_THE_START", "from_table", "was_looked_at"]
+__all__ = ["AT_THE_START", "from_table", "merged_from", "was_looked_at", "was_merged"]
 
 AT_THE_START = "given at the start"
 _FROM = "from "
+_MERGED = "merged from "
 
 
 def from_table(name: str) -> str:
@@ -13,6 +14,20 @@ def from_table(name: str) -> str:
     return f"{_FROM}{name}"
 
 
+def merged_from(name: str, reason: str) -> str:
+    """Return the reason of a label that was given for `reason` in the session `name`, and merged."""
+    return f"{_MERGED}{name}" + (f": {reason}" if reason and not was_merged(reason) else "")
+
+
+def was_merged(reason: str) -> bool:
+    """Tell whether a label with this reason was merged from another session."""
+    return reason.startswith(_MERGED)
+
+
 def was_looked_at(reason: str) -> bool:
-    """Tell whether a label with this reason was given by a person who looked, not known before."""
-    return reason != AT_THE_START and not reason.startswith(_FROM)
+    """Tell whether a label with this reason was given by a person who looked, in this session.
+
+    Not so for labels that were known before, nor for those of another session: that one's ranking,
+    and not this one's, had brought the image up.
+    """
+    return reason != AT_THE_START and not reason.startswith((_FROM, _MERGED))
