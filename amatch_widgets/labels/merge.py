@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.labels.label import Label
 from amatch_widgets.labels.reason import merged_from, was_looked_at, was_merged
+from amatch_widgets.labels.table import write_rows
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -124,17 +127,22 @@ class MergeResult:
             parts.append(f"{self.n_splits_differ:,} held out on one side only")
         return f"MergeResult({self.name!r}: {', '.join(parts)})"
 
-    def to_rows(self, *, disagreements_only: bool = False) -> list[tuple[str, ...]]:
-        """Return a table as text, its head first: who said what and when, and the class from now on."""
-        images = self.disagreements if disagreements_only else self.images
-        return [_COLUMNS, *(image.to_row() for image in images)]
+    def save_disagreements(self, path: str | os.PathLike[str]) -> Path:
+        """Write the disagreements as CSV: who said what and when, and the class from now on.
+
+        Raises
+        ------
+        WorkspaceError
+            If the file cannot be written.
+        """
+        return write_rows(path, [_COLUMNS, *(image.to_row() for image in self.disagreements)])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the images as a table; `is_disagreement` tells those to be settled."""
         import pandas as pd  # noqa: PLC0415 (a third of a second that only who asks pays)
 
-        head, *rows = self.to_rows()
-        table = pd.DataFrame(rows, columns=list(head), dtype=object)
+        rows = [image.to_row() for image in self.images]
+        table = pd.DataFrame(rows, columns=list(_COLUMNS), dtype=object)
         table["is_disagreement"] = [image.is_disagreement for image in self.images]
         return table
 

@@ -274,7 +274,7 @@ class Tiers:
         """Ask what the last fit thought of the labels that were given while it ranked."""
         offer = self._offer
         if offer is not None and offer.fit.kind == "labels":  # novelty is a ranking of another kind
-            self._evidence.ask(now, offer.fit.scores, offer.known)
+            self._evidence.ask(now, offer.fit.scores, offer.known | self._learnable.merged())
 
     def _tell_failure(self, error: Exception) -> None:
         """Say that a fit failed; on the instant tier's thread."""

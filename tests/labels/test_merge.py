@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
 
@@ -64,12 +65,14 @@ def test_what_both_label_alike_stays_and_tags_notes_and_stars_are_joined():
     assert found.n_labels == 0
 
 
-def test_different_labels_are_listed_and_not_changed():
+def test_different_labels_are_listed_and_not_changed(tmp_path):
     mine, theirs = [line("0.png", "anomaly")], [line("0.png", "normal", "ben")]
     found, after = merged(mine, theirs)
     assert after == mine
-    assert found.to_rows(disagreements_only=True)[1:] == [
-        ("0.png", "anomaly", "ann", mine[0].time, "normal", "ben", theirs[0].time, "anomaly")
+    file = found.save_disagreements(tmp_path / "d.csv")
+    assert list(csv.reader(file.read_text().splitlines())) == [
+        ["id", "mine", "mine_by", "mine_time", "theirs", "theirs_by", "theirs_time", "now"],
+        ["0.png", "anomaly", "ann", mine[0].time, "normal", "ben", theirs[0].time, "anomaly"],
     ]
     assert repr(found) == "MergeResult('ben': 0 labels taken, 0 joined, 1 disagreement)"
     table = found.to_pandas()
