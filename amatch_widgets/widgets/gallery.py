@@ -363,6 +363,8 @@ class Gallery(Labelling):
                 return None
             self._show_page(number)
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
+            if not on_page:  # a page that was not seen before is the newest ranking's
+                return None
         return self.image_ids.index(on_page[0])
 
     def _look(self) -> Look:

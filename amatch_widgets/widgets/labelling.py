@@ -62,6 +62,14 @@ class Labelling(View):
         with self.desk.lock:
             self._go_to(self.session.redo(), "Done again")
 
+    def go_to(self, image_id: str) -> bool:
+        """Bring an image to the screen, the cursor on it; return whether it is in the list."""
+        with self.desk.lock:
+            position = self._find([image_id])
+            if position is not None:
+                self._point_at(position)
+            return position is not None
+
     # What the browser asks for.
 
     @handler("Labelling")
