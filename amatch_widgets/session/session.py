@@ -18,13 +18,14 @@ from amatch_widgets.events import EventHub, LabelsChanged, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.labels import ANOMALY, Label, LabelStore
+from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL, Label, LabelStore
 from amatch_widgets.labels.merge import MergeResult, Take, merge
 from amatch_widgets.labels.reason import AT_THE_START, from_table
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.query.discovery import Discovery, discovery
+from amatch_widgets.query.second_look import contradiction
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.audits import Audits
@@ -681,6 +682,49 @@ class Session:
         )
         return self._board.candidates(chosen)
 
+    def suspicious(self, n: int = 24) -> list[Candidate]:
+        """Return labelled images that the ranking contradicts most: worth a second look.
+
+        Each label is held against fits of the instant tier that were not shown it, held-out labels
+        too; without embeddings or with one anomaly, against the ranking as it is, which knows most of
+        them. See `amatch_widgets.query.second_look`.
+
+        Parameters
+        ----------
+        n : int, >= 0
+
+        Returns
+        -------
+        list of Candidate
+            The most suspicious first; the reason says what the label is and how far off it seems.
+        """
+        if n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        ids, labels = self.source.ids, self.labels.current()
+        chosen = []
+        for i, doubt in self._doubts()[:n]:
+            own = str(labels[ids[i]].label) if ids[i] in labels else "nothing"
+            other = NORMAL if own == ANOMALY else ANOMALY
+            chosen.append((i, f"second look: labelled {own}, {doubt:.2f} of the way to {other}"))
+        return self._board.candidates(chosen)
+
+    def _doubts(self) -> list[tuple[int, float]]:
+        """Return the positions of all labelled images and how much is said against their labels."""
+        labels = {
+            self._index[i]: CLASSES.index(str(line.label))
+            for i, line in self.labels.current().items()
+            if i in self._index
+        }
+        margins, scores = self._tiers.held_out(labels), self.scores
+        if not margins:
+            margins = {i: float(scores[i]) for i in labels}
+        at = np.array(list(labels), np.int64)
+        doubts = contradiction(
+            np.array([margins.get(i, np.nan) for i in labels]), np.array(list(labels.values())) == 1
+        )
+        order = np.argsort(-doubts, kind="stable")  # NaN last
+        return [(int(at[k]), float(doubts[k])) for k in order]
+
     @property
     def remaining(self) -> Remaining:
         """How many anomalies are left to find, and what share was found, from the audits.
@@ -756,8 +800,9 @@ class Session:
 
         Parameters
         ----------
-        how : {"highest", "lowest", "uncertain", "random", "recent"}
-            "recent" shows labelled images only, the latest label first.
+        how : {"highest", "lowest", "uncertain", "random", "recent", "second look"}
+            "recent" shows labelled images only, the latest label first; "second look" too, the most
+            suspicious label first (see `suspicious`).
         show : {"all", "unlabelled", "labelled", "anomaly", "normal", "starred", "problem"}
             "problem" are the images that cannot be read.
         only : Filter, optional
@@ -770,7 +815,11 @@ class Session:
         ndarray of int64, shape (M,)
             Images without a score come last. Read-only.
         """
-        return self._board.ranking(how, show, Filter() if only is None else only, seed)
+        only = Filter() if only is None else only
+        if how == "second look":
+            doubted = np.array([i for i, _ in self._doubts()], np.int64)
+            return doubted[np.isin(doubted, self._board.ranking("recent", show, only, seed))]
+        return self._board.ranking(how, show, only, seed)
 
     def find(self, contains: str) -> npt.NDArray[np.int64]:
         """Return the positions of all images whose id contains a text, upper and lower case alike."""

@@ -236,6 +236,10 @@ class Tiers:
         store = self._store
         return None if store is None else (store.vectors, store.is_done)
 
+    def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
+        """Judge each of these labels by fits that were not shown it; see `InstantHead.held_out`."""
+        return self._instant.held_out(labels)
+
     def refit(self) -> None:
         """Tell that the labels have changed; returns at once."""
         self._instant.refit()

@@ -452,3 +452,28 @@ def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_f
     assert session.n_audits_open == n_drawn
     gallery.choose(show="labelled")
     assert gallery.sort == "highest"
+
+
+# ---- a second look ----------------------------------------------------------------------------
+
+
+def test_a_second_look_hides_each_label_until_the_image_is_labelled_again(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    assert (gallery.show, len(gallery.image_ids)) == ("labelled", 20)
+    assert "hidden until" in gallery.note
+    assert set(gallery.labels["marks"]) == {""}
+    first = gallery.image_ids[0]
+    before = session.labels.get(first).label
+    gallery.label(first, before)  # the same again
+    assert gallery.labels["marks"] == [before] + [""] * 19
+    assert session.labels.get(first).reason == ""
+    gallery.turn(0)
+    assert gallery.labels["marks"] == [before] + [""] * 19
+    gallery.choose(show="all")
+    assert gallery.sort == "highest"
+    gallery.choose(sort="second look")
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.choose(sort="recent")
+    assert "" not in gallery.labels["marks"]
+    assert gallery.show == "labelled"
