@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amatch {version('amatch-widgets')}")
     commands = parser.add_subparsers(
-        required=True, metavar="demo | embed | train | score | export | figures | report"
+        required=True, metavar="demo | embed | train | score | merge | export | figures | report"
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -140,6 +140,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Score all images with the model that is there.",
     )
     score.set_defaults(command=_score)
+
+    merge = commands.add_parser(
+        "merge",
+        parents=[common, existing],
+        help="take over the labels of another session on the same images",
+        description="Take over what another annotator said of the same images, with who said so and when. "
+        "OTHER is only read. Labels that both changed, and differently, are listed and stay as they are.",
+    )
+    merge.add_argument("other", type=Path, metavar="OTHER", help="session folder, or its labels.jsonl")
+    merge.add_argument(
+        "--disagreements", type=Path, metavar="FILE.csv", help="write the labels that differ as a table"
+    )
+    merge.add_argument(
+        "--take", choices=("theirs", "mine", "newest"), help="settle the labels that differ: who is right"
+    )
+    merge.add_argument("--dry-run", action="store_true", help="change nothing, tell what would be done")
+    merge.set_defaults(command=_merge)
 
     export = commands.add_parser(
         "export",
@@ -269,6 +286,31 @@ def _score(arguments: argparse.Namespace) -> None:
 
     session = am.Session.open(arguments.run, source=arguments.source)
     _work(session, session.score, as_json=arguments.json)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with am.Session.open(arguments.run, source=arguments.source) as session:
+        result = session.merge_labels(arguments.other, take=arguments.take, dry_run=arguments.dry_run)
+        if result.notice:
+            print(f"warning: {printable(result.notice)}", file=sys.stderr)
+        file = None if arguments.disagreements is None else result.save_disagreements(arguments.disagreements)
+        if not arguments.json:
+            print(printable(repr(result)))
+            if file is not None:
+                print(f"Wrote {file}")
+            return
+        told = {
+            "n_labels": result.n_labels,
+            "n_lines": len(result.lines),
+            "n_disagreements": len(result.disagreements),
+            "n_unknown_ids": len(result.unknown_ids),
+            "n_splits_differ": result.n_splits_differ,
+            "is_dry_run": result.is_dry_run,
+            "file": None if file is None else str(file),
+        }
+        print(json.dumps(_summary(session) | {"merge": told}))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import amatch_widgets as am
 from amatch_widgets.cli import main
 from amatch_widgets.errors import SourceError
 from amatch_widgets.events import EventHub, StepDone
+from amatch_widgets.labels import Label
+from amatch_widgets.labels.merge import Merged, MergeResult
 from amatch_widgets.learn.metrics import evaluate
 
 
@@ -75,6 +78,12 @@ class QuietSession:
         self.calls.append(("export", n))
         return Path(path)
 
+    def merge_labels(self, path, *, take=None, dry_run=False):
+        self.calls.append(("merge", path, take, dry_run))
+        line = Label(image_id="a", label="normal", by="ann", time="t")
+        differs = Merged("a", line, dataclasses.replace(line, label="anomaly", by="ben"), None, True)
+        return MergeResult("other", (differs,), notice="Cut \x1b short.", is_dry_run=dry_run)
+
     def figures(self, folder=None, formats=("png", "svg", "pdf")):
         self.calls.append(("figures", folder, tuple(formats)))
         return [Path("figures", f"metrics.{form}") for form in formats]
@@ -102,6 +111,8 @@ def session(monkeypatch):
         (["train", "cutouts", "--path", "run", "--steps", "0"], "'0' is no whole number of at least 1"),
         (["demo", "--images", "many"], "'many' is no whole number"),
         (["demo", "--steps", "-1"], "'-1' is no whole number of at least 0"),
+        (["merge", "run"], "OTHER"),
+        (["merge", "run", "other", "--take", "both"], "invalid choice: 'both'"),
         (["fly"], "invalid choice"),
     ],
 )
@@ -172,6 +183,21 @@ def test_export_says_where_it_wrote(session, capsys):
     assert session.made.options["source"] == "elsewhere"
     assert session.made.calls == [("export", 5), "close"]
     assert capsys.readouterr().out == "Wrote out.csv\n"
+
+
+def test_merge_says_what_was_taken_and_writes_the_disagreements(session, tmp_path, capsys):
+    table = tmp_path / "d.csv"
+    assert (
+        main(["merge", "run", "other", "--take", "newest", "--dry-run", "--disagreements", str(table)]) == 0
+    )
+    assert session.made.calls == [("merge", Path("other"), "newest", True), "close"]
+    out, err = capsys.readouterr()
+    assert out == f"MergeResult('other': 0 labels to take, 0 joined, 1 disagreement)\nWrote {table}\n"
+    assert err == "warning: Cut \N{REPLACEMENT CHARACTER} short.\n"
+    assert table.read_text().splitlines()[1] == "a,normal,ann,t,anomaly,ben,t,normal"
+    assert main(["merge", "run", "other", "--json"]) == 0
+    merged = json.loads(capsys.readouterr().out)["merge"]
+    assert (merged["n_labels"], merged["n_disagreements"], merged["file"]) == (0, 1, None)
 
 
 def test_figures_are_listed_one_to_a_line(session, capsys):

@@ -49,13 +49,18 @@ class Splits:
         self._splits: dict[str, str] = {}
         self._n: Counter[str] = Counter()  # images per class of their first label
 
-    def draw(self, labels: Mapping[str, str | None]) -> dict[str, str]:
+    def draw(
+        self, labels: Mapping[str, str | None], elsewhere: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Return the split of each image that has one or gets one now; nothing is noted yet.
 
         Parameters
         ----------
         labels : mapping of str to str or None
             Image id to its new class; None for a label that is taken back.
+        elsewhere : mapping of str to str, optional
+            The splits that images have in another session, which they keep if they have none here;
+            where nothing is held out, they train.
 
         Returns
         -------
@@ -68,7 +73,8 @@ class Splits:
             if image_id in self._splits:
                 splits[image_id] = self._splits[image_id]
             elif label is not None:
-                splits[image_id] = self._next(label, n[label])
+                kept = (elsewhere or {}).get(image_id) if self._run else None
+                splits[image_id] = kept or self._next(label, n[label])
                 n[label] += 1
         return splits
 

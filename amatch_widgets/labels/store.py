@@ -12,7 +12,7 @@ import dataclasses
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -207,6 +207,32 @@ class LabelStore:
                     lines.append(line)
             return self._write(lines, by, action=self._actions.next)
 
+    def merge(self, plan: Callable[[list[Label]], Sequence[Label]]) -> list[Label]:
+        """Take over lines of another journal, all or none; they keep who said so and when.
+
+        One `undo` takes all of them back. An image that has a split here keeps it; a new one
+        keeps the split that it has there, so that no label moves between training and test by
+        going from one session to the other.
+
+        Parameters
+        ----------
+        plan : callable
+            Takes all lines of this journal, oldest first, and returns those to add, one for an
+            image; see `amatch_widgets.labels.merge`. Nothing else is written until it returns.
+
+        Returns
+        -------
+        list of Label
+            The new lines.
+
+        Raises
+        ------
+        JournalError, StateError
+            As for `set`.
+        """
+        with self._writing:
+            return self._write(list(plan(self.history())), None, action=self._actions.next)
+
     def undo(self, *, by: str = "") -> list[Label]:
         """Take back the last action that was not taken back yet, whoever's it was.
 
@@ -321,20 +347,25 @@ class LabelStore:
         return self._write(lines, by, action=self._actions.next, undoes=number)
 
     def _write(
-        self, lines: list[Label], by: str, *, action: int | None, undoes: int | None = None
+        self, lines: list[Label], by: str | None, *, action: int | None, undoes: int | None = None
     ) -> list[Label]:
-        """Put lines on disk and in memory as one action; the writing lock is held."""
+        """Put lines on disk and in memory as one action; the writing lock is held.
+
+        With `by` None they are of another journal and keep who said so, when, and their splits.
+        """
         if not lines:
             return []
         if self._closed:
             raise StateError("The labels are closed, so this label is NOT kept. Open the session again.")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        splits = self._splits.draw({line.image_id: line.label for line in lines})
+        elsewhere = {line.image_id: line.split for line in lines} if by is None else None
+        splits = self._splits.draw({line.image_id: line.label for line in lines}, elsewhere)
         lines = [
             dataclasses.replace(
                 line,
-                by=str(by),
-                time=now,
+                by=line.by if by is None else str(by),
+                time=line.time if by is None else now,
+                score=_finite(line.score),
                 split=splits.get(line.image_id, TRAIN),
                 action=action,
                 undoes=undoes,

@@ -9,7 +9,7 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL, Label
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LabelImport", "read_label_csv", "write_label_csv"]
+__all__ = ["LabelImport", "read_label_csv", "write_label_csv", "write_rows"]
 
 _ID_COLUMNS = ("id", "filename")
 _REMOVED = "removed"
@@ -174,13 +174,44 @@ def write_label_csv(path: str | os.PathLike[str], labels: Mapping[str, Label]) -
     WorkspaceError
         If the file cannot be written; one that exists is then as it was.
     """
+    rows = (
+        (
+            image_id,
+            _REMOVED if line.label is None else line.label,
+            line.split,
+            ";".join(line.tags),
+            line.note,
+            line.by,
+            line.time,
+        )
+        for image_id, line in labels.items()
+    )
+    return write_rows(path, [_COLUMNS, *rows])
+
+
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Sequence[str]]) -> Path:
+    """Write a table of text as CSV, its head first.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; one that exists is replaced in one step.
+    rows : iterable of sequence of str
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    WorkspaceError
+        If the file cannot be written; one that exists is then as it was.
+    """
     target = Path(path)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; also has odd names with "\r" quoted
-    writer.writerow(_COLUMNS)
-    for image_id, line in labels.items():
-        label = _REMOVED if line.label is None else line.label
-        writer.writerow([image_id, label, line.split, ";".join(line.tags), line.note, line.by, line.time])
+    # RFC 4180; also has odd names with "\r" quoted
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(text.getvalue().encode("utf-8", "surrogatepass"))

@@ -167,6 +167,41 @@ class InstantHead:
             bias=bias,
         )
 
+    def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
+        """Say of each labelled image how much like an anomaly it is, by fits that were not shown it.
+
+        Parameters
+        ----------
+        labels : mapping of int to int
+            As for `fit`.
+
+        Returns
+        -------
+        dict of int to float
+            In standard deviations of the pool from its mean, by a fit to the nine other tenths of the
+            labels. Empty with fewer than 2 anomalies: one cannot be left out.
+        """
+        anomalies, normals = self._sorted(labels)
+        n_folds = min(_FOLDS, len(anomalies))
+        if n_folds < 2:  # noqa: PLR2004
+            return {}
+        indices = np.concatenate([anomalies, normals])
+        fold = np.concatenate([np.arange(len(anomalies)), np.arange(len(normals))]) % n_folds
+        margins = np.empty(len(indices), np.float32)
+        with one_thread():
+            scale = self._scale(len(anomalies))
+            pool: _Floats = self._pool * scale
+            rows: _Floats = self._rows(indices) * scale
+            others = pool[~np.isin(self._pool_at, indices)]
+            is_anomaly = np.arange(len(indices)) < len(anomalies)
+            for k in range(n_folds):
+                shown = Labelled(rows[is_anomaly & (fold != k)], rows[~is_anomaly & (fold != k)], others)
+                direction = self._direction(shown, choose_spaces(shown, self._spaces)[0], pool)
+                along = pool @ direction
+                spread = max(float(along.std()), float(np.finfo(np.float32).tiny))
+                margins[fold == k] = (rows[fold == k] @ direction - along.mean()) / spread
+        return dict(zip(indices.tolist(), margins.tolist(), strict=True))
+
     # ---- the ranking ------------------------------------------------------------------------
 
     def _scale(self, n_anomalies: int) -> _Floats:

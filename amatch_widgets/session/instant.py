@@ -99,6 +99,11 @@ class InstantTier:
         head = self._head
         return None if head is None else head.fit(labels)
 
+    def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
+        """Judge each of these labels by fits that were not shown it; empty without embeddings."""
+        head = self._head
+        return {} if head is None else head.held_out(labels)
+
     def close(self) -> None:
         """End the thread; closing twice does no harm."""
         with self._changed:

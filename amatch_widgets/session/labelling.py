@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amatch_widgets.events import LabelsChanged
+from amatch_widgets.labels.merge import MergeResult, Take, merge
 from amatch_widgets.labels.reason import AT_THE_START, from_table
 from amatch_widgets.labels.table import LabelImport, read_label_csv
+from amatch_widgets.session.other import read_other_labels
 from amatch_widgets.session.parts import Parts
 
 if TYPE_CHECKING:
@@ -171,6 +174,66 @@ class Labelling(Parts):
         )
         self._tables.add(Path(path).resolve())
         return table
+
+    def merge_labels(
+        self, path: str | Path, *, take: Take | None = None, dry_run: bool = False
+    ) -> MergeResult:
+        """Take over what another annotator said of the same images; one `undo` takes all of it back.
+
+        The other session may have begun as a copy of this one, or by itself. It is only read, and may
+        be open. Its labels, tags, notes and stars keep who said so and when; they are no looks of
+        this session. What changed on one side only since both knew the same is as on that side, see
+        `amatch_widgets.labels.merge`. To merge again changes nothing.
+
+        No label moves between training and test: an image that ever had a label here keeps its
+        split, even where the other session's differs (`MergeResult.n_splits_differ`); one that is
+        new here keeps the split it has there.
+
+        Parameters
+        ----------
+        path : path
+            The other session's folder, or its ``labels.jsonl``.
+        take : {"theirs", "mine", "newest"}, optional
+            Who is right where both changed a label, and differently. By default nobody is: such
+            labels stay as they are here, and are listed.
+        dry_run : bool
+            Change nothing, and return what would be done.
+
+        Returns
+        -------
+        MergeResult
+            What was taken over, the disagreements, and ids that are of no image here.
+
+        Raises
+        ------
+        LabelError
+            If there are no labels to merge, or they are of other images. Nothing is changed.
+        JournalError
+            If the other journal is damaged, or this one cannot be written. Nothing is changed.
+        ConfigError
+            If there is no such `take`.
+        """
+        other = read_other_labels(
+            Path(path).expanduser(),
+            own=self._workspace.labels,
+            fingerprint=self.source.fingerprint(),
+            ids=self._index,
+        )
+
+        def plan(mine: Sequence[Label]) -> MergeResult:
+            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take)
+            return dataclasses.replace(found, notice=other.notice, is_dry_run=dry_run)
+
+        if dry_run:
+            return plan(self.labels.history())
+        results: list[MergeResult] = []
+
+        def lines(mine: Sequence[Label]) -> Sequence[Label]:
+            results.append(plan(mine))
+            return results[-1].lines
+
+        self._tell(self.labels.merge(lines))
+        return results[-1]
 
     def _take_first_labels(self, labels: str | Path | Mapping[str, str]) -> None:
         reason = AT_THE_START

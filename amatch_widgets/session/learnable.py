@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amatch_widgets.labels import CLASSES
+from amatch_widgets.labels.reason import was_merged
 from amatch_widgets.labels.split import TRAIN
 
 if TYPE_CHECKING:
@@ -41,3 +42,8 @@ class Learnable:
             labels = {self._index[i]: CLASSES.index(c) for i, c in train.items() if i in self._index}
             known = self._known = version, labels
         return known
+
+    def merged(self) -> frozenset[int]:
+        """Return the positions whose label is another session's: no ranking of this one brought them up."""
+        now = self._labels.current().items()
+        return frozenset(self._index[i] for i, line in now if was_merged(line.reason) and i in self._index)

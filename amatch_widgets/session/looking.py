@@ -9,9 +9,10 @@ import numpy as np
 
 from amatch_widgets.errors import ConfigError, LabelError
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.labels import ANOMALY
+from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL
 from amatch_widgets.query.discovery import Discovery, discovery
 from amatch_widgets.query.neighbours import near
+from amatch_widgets.query.second_look import contradiction
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.mixture import mixed_page
@@ -127,6 +128,49 @@ class Looking(Parts):
         )
         return self._board.candidates(chosen)
 
+    def suspicious(self, n: int = 24) -> list[Candidate]:
+        """Return labelled images that the ranking contradicts most: worth a second look.
+
+        Each label is held against fits of the instant tier that were not shown it, held-out labels
+        too; without embeddings or with one anomaly, against the ranking as it is, which knows most of
+        them. See `amatch_widgets.query.second_look`.
+
+        Parameters
+        ----------
+        n : int, >= 0
+
+        Returns
+        -------
+        list of Candidate
+            The most suspicious first; the reason says what the label is and how far off it seems.
+        """
+        if n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        ids, labels = self.source.ids, self.labels.current()
+        chosen = []
+        for i, doubt in self._doubts()[:n]:
+            own = str(labels[ids[i]].label) if ids[i] in labels else "nothing"
+            other = NORMAL if own == ANOMALY else ANOMALY
+            chosen.append((i, f"second look: labelled {own}, {doubt:.2f} of the way to {other}"))
+        return self._board.candidates(chosen)
+
+    def _doubts(self) -> list[tuple[int, float]]:
+        """Return the positions of all labelled images and how much is said against their labels."""
+        labels = {
+            self._index[i]: CLASSES.index(str(line.label))
+            for i, line in self.labels.current().items()
+            if i in self._index
+        }
+        margins, scores = self._tiers.held_out(labels), self.scores
+        if not margins:
+            margins = {i: float(scores[i]) for i in labels}
+        at = np.array(list(labels), np.int64)
+        doubts = contradiction(
+            np.array([margins.get(i, np.nan) for i in labels]), np.array(list(labels.values())) == 1
+        )
+        order = np.argsort(-doubts, kind="stable")  # NaN last
+        return [(int(at[k]), float(doubts[k])) for k in order]
+
     @property
     def remaining(self) -> Remaining:
         """How many anomalies are left to find, and what share was found, from the audits.
@@ -237,9 +281,10 @@ class Looking(Parts):
 
         Parameters
         ----------
-        how : {"highest", "lowest", "uncertain", "rising", "random", "recent"}
+        how : {"highest", "lowest", "uncertain", "rising", "random", "recent", "second look"}
             "rising": what has gained most ranks, on a logarithmic scale, in the last 24 changes of labels
-            or since the last cycle. "recent" shows labelled images only, the latest label first.
+            or since the last cycle. "recent" shows labelled images only, the latest label first;
+            "second look" too, the most suspicious label first (see `suspicious`).
         show : {"all", "unlabelled", "labelled", "anomaly", "normal", "starred", "problem"}
             "problem" are the images that cannot be read.
         only : Filter, optional
@@ -252,7 +297,11 @@ class Looking(Parts):
         ndarray of int64, shape (M,)
             Images without a score come last. Read-only.
         """
-        return self._board.ranking(how, show, Filter() if only is None else only, seed)
+        only = Filter() if only is None else only
+        if how == "second look":
+            doubted = np.array([i for i, _ in self._doubts()], np.int64)
+            return doubted[np.isin(doubted, self._board.ranking("recent", show, only, seed))]
+        return self._board.ranking(how, show, only, seed)
 
     def find(self, contains: str) -> npt.NDArray[np.int64]:
         """Return the positions of all images whose id contains a text, upper and lower case alike."""

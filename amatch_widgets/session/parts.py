@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
     from amatch_widgets.session.tiers import Tiers
+    from amatch_widgets.session.workspace import Workspace
 
 __all__ = ["Parts"]
 
@@ -37,6 +38,7 @@ class Parts:
     _audits: Audits
     _tables: set[Path]
     _notices: list[str]
+    _workspace: Workspace
 
     @property
     def config(self) -> TrainConfig:

@@ -236,6 +236,10 @@ class Tiers:
         store = self._store
         return None if store is None else (store.vectors, store.is_done)
 
+    def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
+        """Judge each of these labels by fits that were not shown it; see `InstantHead.held_out`."""
+        return self._instant.held_out(labels)
+
     def refit(self) -> None:
         """Tell that the labels have changed; returns at once."""
         self._instant.refit()
@@ -274,7 +278,7 @@ class Tiers:
         """Ask what the last fit thought of the labels that were given while it ranked."""
         offer = self._offer
         if offer is not None and offer.fit.kind == "labels":  # novelty is a ranking of another kind
-            self._evidence.ask(now, offer.fit.scores, offer.known)
+            self._evidence.ask(now, offer.fit.scores, offer.known | self._learnable.merged())
 
     def _tell_failure(self, error: Exception) -> None:
         """Say that a fit failed; on the instant tier's thread."""

@@ -22,17 +22,22 @@ from amatch_widgets.widgets.view import Desk, handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
 
 __all__ = ["Gallery"]
 
-SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent")
+SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent", "second look")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
+_SHOWN_BY = {"mixed": "unlabelled", "second look": "labelled"}  # orders of one kind of images only
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
 _TWINS_SHOWN = 20
 _RANDOM = "Random order: there are no scores yet."
+_BLIND = (
+    "Labels that the ranking contradicts, the most suspicious first; hidden until you label the image again."
+)
 _WAS_RANDOM = "This page is in random order, from before there were scores."
 
 
@@ -165,8 +170,10 @@ class Gallery(Labelling):
         Parameters
         ----------
         sort : str, optional
-            One of "highest", "mixed", "lowest", "uncertain", "rising", "random" and "recent". A "mixed"
-            page has the best images and a few others, see `Session.query`; it is of unlabelled images.
+            One of "highest", "mixed", "lowest", "uncertain", "rising", "random", "recent" and "second
+            look". A "mixed" page has the best images and a few others, see `Session.query`; it is of
+            unlabelled images. A "second look" is at labelled images, see `Session.suspicious`: a tile
+            does not show its label before the image is labelled again.
         show : str, optional
             One of "unlabelled", "labelled", "anomaly", "normal", "starred", "problem" and "all".
         only : Filter, optional
@@ -190,9 +197,9 @@ class Gallery(Labelling):
                 show = "labelled"  # what is unlabelled was never labelled recently
             elif show == "unlabelled" != self.show and sort == "recent":
                 sort = "highest"
-            elif sort == "mixed" != self.sort:
-                show = "unlabelled"
-            elif sort == "mixed" and show != "unlabelled":
+            elif sort != self.sort and sort in _SHOWN_BY:
+                show = _SHOWN_BY[sort]
+            elif sort in _SHOWN_BY and show != _SHOWN_BY[sort]:
                 sort = "highest"
             only = self._only if only is None else only
             is_new_list = (sort, show, only) != (self.sort, self.show, self._only)
@@ -327,6 +334,8 @@ class Gallery(Labelling):
         self.stale, self.similar_to = shelf.news(), shelf.similar_to
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
+        if self.sort == "second look" and not shelf.similar_to:
+            self.note = _BLIND
 
     def _show_page(self, number: int | None = None) -> None:
         shelf, per_page, ids = self._shelf, self.per_page, self.session.source.ids
@@ -376,6 +385,9 @@ class Gallery(Labelling):
                     "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
                 }
 
+    def _hides(self, line: Label) -> bool:
+        return self._shelf.hides(line)
+
     def _find(self, image_ids: Sequence[str]) -> int | None:
         on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
         if not on_page:
@@ -384,6 +396,8 @@ class Gallery(Labelling):
                 return None
             self._show_page(number)
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
+            if not on_page:  # a page that was not seen before is the newest ranking's
+                return None
         return self.image_ids.index(on_page[0])
 
     def _look(self) -> Look:

@@ -14,6 +14,8 @@ from amatch_widgets.widgets.view import View, handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from amatch_widgets.labels import Label
+
 __all__ = ["Labelling"]
 
 _LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
@@ -63,6 +65,14 @@ class Labelling(View):
         """Do again what was undone last, and go to where that was."""
         with self.desk.lock:
             self._go_to(self.session.redo(), "Done again")
+
+    def go_to(self, image_id: str) -> bool:
+        """Bring an image to the screen, the cursor on it; return whether it is in the list."""
+        with self.desk.lock:
+            position = self._find([image_id])
+            if position is not None:
+                self._point_at(position)
+            return position is not None
 
     # What the browser asks for.
 
@@ -166,7 +176,7 @@ class Labelling(View):
         with self.hold_sync():
             self.labels = {
                 "serial": self.page["serial"],
-                "marks": ["" if line is None else line.label or "" for line in kept],
+                "marks": ["" if line is None or self._hides(line) else line.label or "" for line in kept],
                 "stars": [line is not None and line.star for line in kept],
                 "tags": [[] if line is None else list(line.tags) for line in kept],
                 "notes": ["" if line is None else line.note for line in kept],
@@ -190,6 +200,10 @@ class Labelling(View):
     def _point_at(self, position: int) -> None:
         """Move the browser's cursor to a tile of the page."""
         self.send({"method": "look_at", "args": [self.page["serial"], position]})
+
+    def _hides(self, _line: Label) -> bool:
+        """Whether the user is to judge without seeing this label."""
+        return False
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
         """Go to the page that lists one of these images; return its place there, None if none does."""

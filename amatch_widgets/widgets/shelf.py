@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session, Show
 
 __all__ = ["BY_SCORE", "Shelf"]
@@ -60,6 +61,7 @@ class Shelf:
         self.similar_to = ""
         self._n_models = 0  # images whose like are listed
         self._reasons: dict[int, str] = {}  # of the images of mixed pages
+        self._doubted: dict[str, Label] = {}  # the labels to be judged again, blindly
         self._n_random = 0  # images from the beginning that wait for scores to be ordered by
 
     def __len__(self) -> int:
@@ -79,9 +81,14 @@ class Shelf:
         self._standing = self._standing_now()
         is_live = show == "unlabelled" and sort in {*BY_SCORE, "mixed"}
         self._reasons = {}
+        self._doubted = self._session.labels.current() if sort == "second look" else {}
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
         self.number, self.similar_to, self._covered = 0, "", None
+
+    def hides(self, line: Label) -> bool:
+        """Whether a label is older than this list of labels to judge again, which must not show it."""
+        return not self.similar_to and self._doubted.get(line.image_id) is line
 
     def list_similar(self, image_ids: Sequence[str], per_page: int) -> None:
         """List the images most like one, or like several taken together; these come first.

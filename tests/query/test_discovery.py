@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import nbinom
 
 from amatch_widgets.labels import Label
-from amatch_widgets.labels.reason import AT_THE_START, from_table
+from amatch_widgets.labels.reason import AT_THE_START, from_table, merged_from
 from amatch_widgets.query.discovery import discovery, forecast
 
 
@@ -48,7 +48,9 @@ def test_a_label_taken_back_is_no_look_until_it_is_given_again():
     assert found(line("a", "anomaly"), line("b", "normal"), line("a", None), line("a", "anomaly")) == [1, 1]
 
 
-@pytest.mark.parametrize("reason", [AT_THE_START, from_table("labels.csv")])
+@pytest.mark.parametrize(
+    "reason", [AT_THE_START, from_table("labels.csv"), merged_from("ben", "top: rank 1")]
+)
 def test_what_was_known_before_is_no_look_also_when_it_is_changed_later(reason):
     lines = [line("k", "anomaly", reason), line("m", "normal", reason), line("a", "anomaly")]
     known = discovery([*lines, line("m", "anomaly")])

@@ -150,3 +150,50 @@ def test_twins_are_the_images_that_look_the_same(make_session):
         session.twins(["x"])
     with pytest.raises(ConfigError, match="above 0"):
         session.twins(SKY.ids[3], least=0)
+
+
+# ---- a second look ----------------------------------------------------------------------------
+
+
+def test_without_labels_there_is_nothing_to_look_at_again(make_session):
+    session = make_session(labels=None)
+    assert session.suspicious() == []
+    assert len(session.ranking("second look")) == 0
+    with pytest.raises(ConfigError, match="n is -1"):
+        session.suspicious(-1)
+
+
+def test_before_there_are_scores_labelled_images_come_in_any_order(session):
+    assert {c.image_id for c in session.suspicious()} == set(labels_of(session))
+
+
+def test_labels_are_held_against_fits_that_were_not_shown_them(session, monkeypatch):
+    session.embed()
+    session.wait(WAIT_S)
+    known = labels_of(session)
+    asked = []
+
+    def held_out(labels):
+        asked.append(labels)
+        margins = {i: 3.0 * label for i, label in labels.items()}
+        return margins | {wrong: 3.0}
+
+    wrong = SKY.ids.index(next(i for i, label in known.items() if label == "normal"))
+    monkeypatch.setattr(session._tiers, "held_out", held_out)
+    first, *others = session.suspicious(5)
+    assert asked[0].keys() == {SKY.ids.index(i) for i in known}  # those held out for the metrics too
+    assert (first.image_id, len(others)) == (SKY.ids[wrong], 4)
+    assert first.reason.startswith("second look: labelled normal, 1.")
+    assert first.reason.endswith("of the way to anomaly")
+    order = session.ranking("second look", show="labelled")
+    assert (order[0], len(order)) == (wrong, len(known))
+    assert set(session.ranking("second look", show="anomaly")) == {
+        SKY.ids.index(i) for i, label in known.items() if label == "anomaly"
+    }
+
+
+def test_a_second_look_works_on_real_embeddings(session):
+    session.embed()
+    session.wait(WAIT_S)
+    found = session.suspicious()
+    assert {c.image_id for c in found} == set(labels_of(session))

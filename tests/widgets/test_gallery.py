@@ -483,3 +483,28 @@ def test_twins_of_a_page_that_was_left_are_not_used(board):
     board.gallery.turn(1)
     board.gallery._use_twins(serial, {first: ["000"]})
     assert board.gallery.twins == {}
+
+
+# ---- a second look ----------------------------------------------------------------------------
+
+
+def test_a_second_look_hides_each_label_until_the_image_is_labelled_again(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    assert (gallery.show, len(gallery.image_ids)) == ("labelled", 20)
+    assert "hidden until" in gallery.note
+    assert set(gallery.labels["marks"]) == {""}
+    first = gallery.image_ids[0]
+    before = session.labels.get(first).label
+    gallery.label(first, before)  # the same again
+    assert gallery.labels["marks"] == [before] + [""] * 19
+    assert session.labels.get(first).reason == ""
+    gallery.turn(0)
+    assert gallery.labels["marks"] == [before] + [""] * 19
+    gallery.choose(show="all")
+    assert gallery.sort == "highest"
+    gallery.choose(sort="second look")
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.choose(sort="recent")
+    assert "" not in gallery.labels["marks"]
+    assert gallery.show == "labelled"
