@@ -63,7 +63,7 @@ class Selection:
     ----------
     ids : sequence of str
     index : mapping of str to int
-        Id to position.
+        Id to position, in the order of `ids`.
     labels : LabelStore
     problems : callable
         Returns the ids of the images that cannot be read.
@@ -154,7 +154,7 @@ class Selection:
     def _contains(self, text: str, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         with self._lock:
             if self._lower is None:
-                self._lower = [i.casefold() for i in self._ids]
+                self._lower = [i.casefold() for i in self._index]  # the ids may be made as they are read
         lower, text = self._lower, text.casefold()
         if len(among) == len(lower):
             return np.fromiter((text in i for i in lower), bool, len(lower))
