@@ -44,7 +44,7 @@ class Board:
 
     def pointed(self):
         """Where the cursor was last sent: the page's serial number and the tile."""
-        return [m["args"] for m in self.sent if m["method"] == "look_at"][-1]
+        return [m["args"][:2] for m in self.sent if m["method"] == "look_at"][-1]
 
     def press(self, index, label, serial=None):
         serial = self.gallery.page["serial"] if serial is None else serial
@@ -393,8 +393,9 @@ def test_undo_leads_to_the_page_of_what_was_undone(board, session):
     gallery.vue_do_undo({})
     assert (gallery.page["number"], gallery.image_ids[4], gallery.labels["marks"][4]) == (2, image_id, "")
     assert board.pointed() == [gallery.page["serial"], 4]
-    gallery.vue_do_redo({})
+    gallery.vue_do_redo({"token": "mine"})  # the browser's, which tells whether its user has gone on since
     assert gallery.labels["marks"][4] == "anomaly"
+    assert board.sent[-1] == {"method": "look_at", "args": [gallery.page["serial"], 4, "mine"]}
     gallery.choose(show="normal")
     gallery.undo()
     assert board.messages[-1] == ("info", f"Undone: {image_id}, not in this list.")
