@@ -255,6 +255,7 @@ class Notebook:
 
     def wait_for_restart(self) -> None:
         """Wait until the server has started a killed kernel again, and it answers."""
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()  # JupyterLab tells that it died
         self.page.evaluate(
             """async () => {
                 const { session } = window.jupyterapp.shell.currentWidget.sessionContext;
