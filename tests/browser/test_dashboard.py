@@ -223,6 +223,8 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, light, tmp_path):
 
     assert label_page() >= 2
     page.wait_for_selector(".amw-next.amw-call")  # all is labelled: on to the next page
+    ground = "e => getComputedStyle(e).backgroundColor"
+    assert page.eval_on_selector(".amw-next", ground) != page.eval_on_selector(".amw-previous", ground)
     page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
     page.fill(".amw-steps", "20")
     page.click(".amw-train")
