@@ -50,9 +50,9 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
-def lab_driver() -> Any:
-    """Import the module that drives JupyterLab for the browser tests, from its file."""
-    spec = importlib.util.spec_from_file_location("amatch_lab", ROOT / "tests" / "browser" / "lab.py")
+def lab_driver(name: str = "lab") -> Any:
+    """Import a module of the browser tests from its file; by default the one that drives JupyterLab."""
+    spec = importlib.util.spec_from_file_location(f"amatch_{name}", ROOT / "tests" / "browser" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -303,6 +303,10 @@ class Looking(Parts):
             return doubted[np.isin(doubted, self._board.ranking("recent", show, only, seed))]
         return self._board.ranking(how, show, only, seed)
 
+    def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Return the positions of images in the source, in this order; unknown ids are left out."""
+        return self._board.places(image_ids)
+
     def find(self, contains: str) -> npt.NDArray[np.int64]:
         """Return the positions of all images whose id contains a text, upper and lower case alike."""
         return self._board.find(contains)

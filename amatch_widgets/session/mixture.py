@@ -65,16 +65,22 @@ def mixed_page(
     chosen = [(i, f"audit: drawn at random, chance 1 in {1 / chance:,.0f}") for i, chance in drawn]
     if not is_scored:
         return chosen
-    left = np.setdiff1d(free, [i for i, _ in drawn])
+    left = _without(free, [i for i, _ in drawn], len(scores))
     uncertain = pick(scores, left, part, "uncertain", seed)
-    left = np.setdiff1d(left, [i for i, _ in uncertain])
+    left = _without(left, [i for i, _ in uncertain], len(scores))
     unlike = [
         (i, "diverse: unlike the anomalies so far")
         for i in _unlike(part, scores, left, anomalies, embeddings)
     ]
-    left = np.setdiff1d(left, [i for i, _ in unlike])
+    left = _without(left, [i for i, _ in unlike], len(scores))
     best = pick(scores, left, n - len(chosen) - len(uncertain) - len(unlike), "top", seed)
     return [*best, *uncertain, *unlike, *chosen]
+
+
+def _without(images: npt.NDArray[np.int64], taken: Sequence[int], n: int) -> npt.NDArray[np.int64]:
+    is_left = np.ones(n, bool)  # a mask: NumPy's setdiff1d takes a second for a million
+    is_left[np.array(taken, np.int64)] = False
+    return images[is_left[images]]
 
 
 def _unlike(

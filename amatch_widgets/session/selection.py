@@ -63,14 +63,14 @@ class Selection:
     ----------
     ids : sequence of str
     index : mapping of str to int
-        Id to position.
+        Id to position, in the order of `ids`.
     labels : LabelStore
     problems : callable
         Returns the ids of the images that cannot be read.
 
     Notes
     -----
-    Thread safety: ``_lock`` guards ``_lower``. All may be called from any thread.
+    Thread safety: ``_lock`` guards ``_lower`` and ``_last``. All may be called from any thread.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Selection:
         self._ids, self._index, self._labels, self._problems = ids, index, labels, problems
         self._lock = threading.Lock()
         self._lower: list[str] | None = None
+        self._last: tuple[str, npt.NDArray[np.bool_]] | None = None  # the text last looked for
 
     def choose(
         self, show: Show, only: Filter, scores: npt.NDArray[np.float32]
@@ -120,13 +121,13 @@ class Selection:
             found = found[tagged[found]]
         if (only.least, only.most) != (0, 1):
             found = found[(scores[found] >= only.least) & (scores[found] <= only.most)]
-        if only.contains:  # the dearest last, on what is left
-            found = found[self._contains(only.contains, found)]
+        if only.contains:
+            found = found[self._contains(only.contains)[found]]
         return found
 
     def find(self, contains: str) -> npt.NDArray[np.int64]:
         """Return the positions of all images whose id contains a text, upper and lower case alike."""
-        return np.flatnonzero(self._contains(contains, np.arange(len(self._ids), dtype=np.int64)))
+        return np.flatnonzero(self._contains(contains)).astype(np.int64, copy=False)
 
     def _shown(self, show: Show) -> npt.NDArray[np.int64] | None:
         if show == "all":
@@ -151,11 +152,12 @@ class Selection:
     def _places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         return np.array([self._index[i] for i in image_ids if i in self._index], np.int64)
 
-    def _contains(self, text: str, among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _contains(self, text: str) -> npt.NDArray[np.bool_]:
+        """Say of each image whether its id contains a text; kept, as each label lists images anew."""
+        text = text.casefold()
         with self._lock:
             if self._lower is None:
-                self._lower = [i.casefold() for i in self._ids]
-        lower, text = self._lower, text.casefold()
-        if len(among) == len(lower):
-            return np.fromiter((text in i for i in lower), bool, len(lower))
-        return np.fromiter((text in lower[k] for k in among), bool, len(among))
+                self._lower = [i.casefold() for i in self._index]  # the ids may be made as they are read
+            if self._last is None or self._last[0] != text:
+                self._last = text, np.fromiter((text in i for i in self._lower), bool, len(self._lower))
+            return self._last[1]

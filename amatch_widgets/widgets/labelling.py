@@ -105,14 +105,14 @@ class Labelling(View):
         self._settle(data, annotate)
 
     @handler("Undoing")
-    def vue_do_undo(self, _data: dict[str, Any]) -> None:
+    def vue_do_undo(self, data: dict[str, Any]) -> None:
         """Take the last action back."""
-        self.undo()
+        self._go_to(self.session.undo(), "Undone", str(data.get("token") or ""))
 
     @handler("Doing it again")
-    def vue_do_redo(self, _data: dict[str, Any]) -> None:
+    def vue_do_redo(self, data: dict[str, Any]) -> None:
         """Do again what was undone last."""
-        self.redo()
+        self._go_to(self.session.redo(), "Done again", str(data.get("token") or ""))
 
     @handler("Changing the annotator")
     def vue_do_name(self, data: dict[str, Any]) -> None:
@@ -185,8 +185,11 @@ class Labelling(View):
             self.n_undo, self.n_redo = store.n_undo, store.n_redo
             self.annotator = self.session.annotator
 
-    def _go_to(self, image_ids: Sequence[str], done: str) -> None:
-        """Show the labels, and bring the first of these images to the screen, where it is listed."""
+    def _go_to(self, image_ids: Sequence[str], done: str, token: str = "") -> None:
+        """Show the labels, and bring the first of these images to the screen, where it is listed.
+
+        The browser that asked gave a `token`; it moves its cursor unless its user has gone on meanwhile.
+        """
         self._show_labels()
         if not image_ids:
             return
@@ -195,11 +198,11 @@ class Labelling(View):
             others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
             self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
         else:
-            self._point_at(position)
+            self._point_at(position, token)
 
-    def _point_at(self, position: int) -> None:
+    def _point_at(self, position: int, token: str = "") -> None:
         """Move the browser's cursor to a tile of the page."""
-        self.send({"method": "look_at", "args": [self.page["serial"], position]})
+        self.send({"method": "look_at", "args": [self.page["serial"], position, token]})
 
     def _hides(self, _line: Label) -> bool:
         """Whether the user is to judge without seeing this label."""

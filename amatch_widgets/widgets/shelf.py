@@ -100,11 +100,9 @@ class Shelf:
         """
         like = (c.image_id for c in self._session.similar(image_ids, _N_SIMILAR))
         listed = dict.fromkeys([*image_ids, *like])
-        place = {i: k for k, i in enumerate(self._session.source.ids) if i in listed}
         if self._covered is None:
             self._covered = self._listing, self.number * per_page
-        order = np.array([place[i] for i in listed], np.int64)
-        self._listing = Listing(order, self._session.scores, is_live=False)
+        self._listing = Listing(self._session.places(listed), self._session.scores, is_live=False)
         self.number = 0
         self.similar_to = image_ids[0] if len(image_ids) == 1 else f"{len(image_ids)} images"
         self._n_models = len(image_ids)
@@ -173,9 +171,7 @@ class Shelf:
 
     def find(self, image_ids: Sequence[str], per_page: int) -> int | None:
         """Return the number of the first page that lists one of these images; None if none does."""
-        wanted = set(image_ids)
-        place = [k for k, i in enumerate(self._session.source.ids) if i in wanted]
-        at = self._listing.positions(np.array(place, np.int64))
+        at = self._listing.positions(self._session.places(image_ids))
         return int(at[0]) // per_page if len(at) else None
 
     def seek(self, text: str, after: int) -> int | None:
@@ -183,10 +179,9 @@ class Shelf:
 
         One whose id is just that comes before the others; after the last comes the first.
         """
-        source = self._session.source.ids
         found = self._session.find(text)
-        exact = [i for i in found if source[i] == text]
-        at = self._listing.positions(np.array(exact, np.int64) if exact else found)
+        exact = self._session.places([text])
+        at = self._listing.positions(exact if len(exact) else found)
         if not len(at):
             return None
         later = at[at > after]
@@ -231,10 +226,8 @@ class Shelf:
         leave_out = [ids[int(i)] for i in seen]
         # Turning a page waits for nothing: a label given just now is learnt from on the page after it.
         found = self._session.query(n, strategy="mixed", leave_out=leave_out, wait=False)
-        reasons = {c.image_id: c.reason for c in found}
-        places = {i: k for k, i in enumerate(ids) if i in reasons}
-        self._reasons |= {places[i]: reason for i, reason in reasons.items()}
-        mixed = np.array([places[i] for i in reasons], np.int64)
+        mixed = self._session.places([c.image_id for c in found])
+        self._reasons |= dict(zip(mixed.tolist(), (c.reason for c in found), strict=True))
         rest = listing.rest_of(self._newest(), len(ids))
         listing.splice(np.concatenate([mixed, rest[~np.isin(rest, mixed)]]), self._session.scores)
 

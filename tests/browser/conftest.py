@@ -10,11 +10,19 @@ import pytest
 REPO = Path(__file__).parents[2]
 GALAXIES = REPO.parent / "shared" / "data" / "galaxyzoo1"
 
-# The driver is a plain module beside the tests, since benchmarks/ uses it too; with pytest's
-# import mode it is no package's member, so it is imported by its path.
-_spec = importlib.util.spec_from_file_location("amatch_lab", Path(__file__).with_name("lab.py"))
-lab_module = sys.modules["amatch_lab"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lab_module)
+
+# The drivers are plain modules beside the tests, since benchmarks/ uses them too; with pytest's
+# import mode they are no package's members, so they are imported by their paths.
+def _driver(name):
+    spec = importlib.util.spec_from_file_location(
+        f"amatch_{name}", Path(__file__).with_name(name).with_suffix(".py")
+    )
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+lab_module, labeller_module, proxy_module = map(_driver, ("lab", "labeller", "proxy"))
 
 
 def missing(reason):
@@ -55,19 +63,32 @@ def notebook(lab, browser):
     """Open a notebook: `notebook(cells, width=1280, height=800, theme="light")`."""
     contexts, errors = [], []
 
-    def open_notebook(cells, *, width=1280, height=800, theme="light"):
+    def open_notebook(cells, *, width=1280, height=800, theme="light", url=""):
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        return lab_module.Notebook(lab, page, cells, theme=theme)
+        return lab_module.Notebook(lab, page, cells, theme=theme, url=url)
 
     yield open_notebook
     for context in contexts:
         context.close()
     lab.stop_kernels()
     assert not errors, "errors in the browser"
+
+
+@pytest.fixture
+def proxy(lab):
+    proxy = proxy_module.SlowProxy(lab.port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def labelling():
+    """The module with the scripted user and the reader of journals."""
+    return labeller_module
 
 
 @pytest.fixture

@@ -162,13 +162,16 @@ class Notebook:
         "light" or "dark".
     name : str
         The notebook's name, by default a number.
+    url : str
+        Another address of the server, e.g. that of a slow connection to it.
     """
 
     def __init__(
-        self, lab: Lab, page: Any, cells: list[str], *, theme: str = "light", name: str = ""
+        self, lab: Lab, page: Any, cells: list[str], *, theme: str = "light", name: str = "", url: str = ""
     ) -> None:
         self.lab = lab
         self.page = page
+        self.url = url or lab.url
         self.name = f"{name or time.monotonic_ns()}.ipynb"
         self.path = lab.write(self.name, cells)
         self.open()
@@ -176,7 +179,7 @@ class Notebook:
 
     def open(self) -> None:
         """Open the notebook in JupyterLab and wait for its kernel."""
-        self.page.goto(f"{self.lab.url}/lab/tree/{self.name}?token={self.lab.token}&reset")
+        self.page.goto(f"{self.url}/lab/tree/{self.name}?token={self.lab.token}&reset")
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Notebook .jp-Cell", timeout=CELL_MS)
         self.page.evaluate(
             """async () => {
@@ -248,6 +251,22 @@ class Notebook:
         return self.page.evaluate(
             """() => window.jupyterapp.shell.currentWidget.content.widgets.map(
                 c => [c.model.type, c.model.sharedModel.getSource()])"""
+        )
+
+    def wait_for_restart(self) -> None:
+        """Wait until the server has started a killed kernel again, and it answers."""
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()  # JupyterLab tells that it died
+        self.page.evaluate(
+            """async () => {
+                const { session } = window.jupyterapp.shell.currentWidget.sessionContext;
+                const { kernel } = session;
+                const is_up = () => kernel.connectionStatus === 'connected' && kernel.status === 'idle';
+                if (!is_up()) await new Promise((done) => {
+                    const look = () => is_up() && done();
+                    session.statusChanged.connect(look);
+                    session.connectionStatusChanged.connect(look);
+                });
+            }"""
         )
 
     def save(self) -> None:

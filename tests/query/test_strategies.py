@@ -120,6 +120,14 @@ def test_a_million_scores_are_ordered_in_under_a_second(million, how):
     assert _seconds(lambda: order(million, how, subset=everything)) < 1
 
 
+def test_odd_floats_are_sorted_as_numpy_does():
+    # Both zeros are a tie, a NaN of either sign comes last, and infinities have their place.
+    odd = np.array([0.0, -0.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan, -np.nan, 0.5, 0.5, -1.0], np.float32)
+    scores = np.random.default_rng(0).permutation(np.tile(odd, 20))
+    assert order(scores, "lowest").tolist() == np.argsort(scores, kind="stable").tolist()
+    assert order(scores, "highest").tolist() == np.argsort(-scores, kind="stable").tolist()
+
+
 def test_an_unknown_order_is_refused_with_the_nearest_one():
     with pytest.raises(ConfigError, match=r"Unknown order 'higest'.*'lowest'.*Did you mean 'highest'\?"):
         order(SCORES, "higest")

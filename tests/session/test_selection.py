@@ -86,3 +86,11 @@ def test_a_range_that_is_none_is_refused(only):
 def test_an_unknown_show_is_refused(choose):
     with pytest.raises(ConfigError, match="Unknown show='best'"):
         choose("best")
+
+
+def test_what_was_found_is_not_taken_for_another_text(choose, labels):
+    assert choose(contains="one") == [0, 2]
+    assert choose(contains="two") == [1, 3]
+    assert choose("unlabelled", contains="two") == [3]
+    labels.set({IDS[3]: "normal"})
+    assert choose("unlabelled", contains="TWO") == []

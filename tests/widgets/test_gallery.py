@@ -7,6 +7,7 @@ import pytest
 
 from amatch_widgets.errors import ImageReadError, JournalError, StateError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
+from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.widgets.gallery import Gallery, _score_text
 from amatch_widgets.widgets.view import Desk
@@ -43,7 +44,7 @@ class Board:
 
     def pointed(self):
         """Where the cursor was last sent: the page's serial number and the tile."""
-        return [m["args"] for m in self.sent if m["method"] == "look_at"][-1]
+        return [m["args"][:2] for m in self.sent if m["method"] == "look_at"][-1]
 
     def press(self, index, label, serial=None):
         serial = self.gallery.page["serial"] if serial is None else serial
@@ -392,12 +393,37 @@ def test_undo_leads_to_the_page_of_what_was_undone(board, session):
     gallery.vue_do_undo({})
     assert (gallery.page["number"], gallery.image_ids[4], gallery.labels["marks"][4]) == (2, image_id, "")
     assert board.pointed() == [gallery.page["serial"], 4]
-    gallery.vue_do_redo({})
+    gallery.vue_do_redo({"token": "mine"})  # the browser's, which tells whether its user has gone on since
     assert gallery.labels["marks"][4] == "anomaly"
+    assert board.sent[-1] == {"method": "look_at", "args": [gallery.page["serial"], 4, "mine"]}
     gallery.choose(show="normal")
     gallery.undo()
     assert board.messages[-1] == ("info", f"Undone: {image_id}, not in this list.")
     assert (gallery.n_undo, gallery.n_redo) == (0, 1)
+
+
+def test_no_wish_walks_through_all_ids(board, session, ranked, monkeypatch):
+    def walk(self):
+        raise AssertionError("of a million images this takes seconds")
+
+    ranked(0)
+    assert isinstance(session.source.ids, NumberedIds)
+    monkeypatch.setattr(NumberedIds, "__iter__", walk, raising=False)
+    gallery, (first, second) = board.gallery, board.gallery.image_ids[:2]
+    like = [Candidate(first, None, ""), Candidate(second, None, "")]
+    monkeypatch.setattr(session, "similar", lambda image_ids, k: like)
+    board.press(0, "anomaly")
+    gallery.turn(1)
+    gallery.undo()
+    assert gallery.page["number"] == 0
+    gallery.choose(sort="mixed")
+    assert {tile["reason"].split(":")[0] for tile in gallery.page["tiles"]} > {"top", "audit"}
+    gallery.jump(first)
+    gallery.show_similar([first])
+    assert gallery.image_ids == (first, second)
+    gallery.vue_do_choose({"only": {"contains": "12"}})
+    assert all("12" in i for i in gallery.image_ids)
+    assert not board.messages
 
 
 def test_a_star_and_tags_of_several_tiles_are_kept(board, session):

@@ -1,0 +1,66 @@
+"""What a scripted user asks for by keys is in the journal, once each and in order, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def ready(nb, first=0):
+    nb.run(first)
+    assert "Error" not in nb.output(first), nb.output(first)
+    nb.run(first + 1)
+    nb.page.wait_for_selector(".amw-tile img")
+    return nb.page
+
+
+def test_no_key_is_lost_or_doubled_over_pages_ranges_and_undo(notebook, sky, labelling, tmp_path):
+    page = ready(notebook(sky))
+    path = tmp_path / "run" / "labels.jsonl"
+    first = labelling.journal(path)
+    user = labelling.Labeller(page, seed=2)
+    user.work(70)
+    user.settle()
+    assert user.n_undone > 2
+    assert labelling.journal(path) == first + user.lines
+    assert user.acknowledged().items() <= labelling.final(user.lines).items()
+    assert not page.locator(".amw-message").count()
+
+
+def test_a_killed_kernel_loses_no_kept_label_and_a_new_one_shows_them_all(notebook, sky, labelling, tmp_path):
+    path = tmp_path / "run" / "labels.jsonl"
+    again = f"import amatch_widgets as am\nagain = am.Session.open({str(path.parent)!r})\nagain"
+    nb = notebook([*sky, again])
+    page = ready(nb)
+    pid = int(nb.ask("import os; print(os.getpid())"))
+    first = labelling.journal(path)
+    user = labelling.Labeller(page, seed=1)
+    user.work(50)
+    user.settle()
+    user.make_room(20)
+    n_kept = len(user.lines)
+    for k in range(16):
+        user.label("an"[k % 2])
+        if k == 8:
+            os.kill(pid, signal.SIGKILL)
+    page.wait_for_selector(".amw-dead")
+    page.wait_for_selector(".amw-unkept")  # those pressed after the kill are shown as not kept
+    kept = user.acknowledged()
+
+    # What is on disk is the beginning of what was asked for, with all that was said to be kept.
+    written = labelling.journal(path)[len(first) :]
+    assert n_kept <= len(written) < len(user.lines)
+    assert written == user.lines[: len(written)]
+    assert kept.items() <= labelling.final(written).items()
+
+    nb.wait_for_restart()
+    nb.run(2)
+    assert "Error" not in nb.output(2), nb.output(2)
+    root = page.locator(".amw-root").nth(1)
+    root.locator(".amw-sort").select_option("recent")
+    labels = labelling.final(first + written)
+    root.locator(".amw-per-page").select_option("96")
+    root.locator(f".amw-tile >> nth={min(96, len(labels)) - 1}").wait_for()
+    shown = root.locator(".amw-tile").evaluate_all("tiles => tiles.map(t => [t.title, t.dataset.label])")
+    assert len(labels) <= 96
+    assert dict(shown) == labels
