@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ipyvuetify.VuetifyTemplate import VuetifyTemplate
 
 from amatch_widgets.errors import AmatchError, MissingExtraError
+from amatch_widgets.events import Failed, HealthAlarm, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ __all__ = ["Desk", "View", "handler", "in_words", "require_ipyvuetify"]
 
 _log = logging.getLogger(__name__)
 _OLDEST = (3, 1)
+_JOBS = {"embed": "Making the embeddings", "train": "Training", "score": "Scoring"}
 
 
 def require_ipyvuetify(version: str | None = None) -> None:
@@ -93,6 +95,15 @@ class Desk:
         with self.lock:
             for sink in self._sinks:
                 sink(level, text)
+
+    def tell(self, event: Event) -> None:
+        """Say what `event` is about, where a user has to know: failures, alarms, messages."""
+        if isinstance(event, Message):
+            self.say(event.level, event.text)
+        elif isinstance(event, Failed):
+            self.say("error", f"{_JOBS.get(event.job, event.job)} failed: {event.text}")
+        elif isinstance(event, HealthAlarm):
+            self.say("warning", f"{event.text} {event.advice}")
 
     def report(self, error: BaseException, doing: str) -> None:
         """Log `error` with its traceback and say it in plain words."""
