@@ -18,12 +18,12 @@ from amatch_widgets.events import (
     LabelsChanged,
     ProblemFound,
     ScoresChanged,
-    StepDone,
 )
 from amatch_widgets.widgets.controls import Controls
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.frame import Frame
 from amatch_widgets.widgets.gallery import Gallery
+from amatch_widgets.widgets.live import SILENCE_S
 from amatch_widgets.widgets.logfile import keep_log
 from amatch_widgets.widgets.messages import Messages
 from amatch_widgets.widgets.plots import Plots
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Dashboard"]
 
 _PROBLEMS_SHOWN = 200
-_PLOT_PERIOD_S = 0.5
-# A dashboard whose browser has been silent for so long is not looked at: it stops working until
-# the browser is heard again. Browsers slow the timers of hidden tabs to one a minute.
-_SILENCE_S = 180.0
-
-_DATA_CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _COUNT_CHANGES = (LabelsChanged, ProblemFound, ScoresChanged, CycleDone)
 
 
@@ -85,8 +79,6 @@ class Dashboard(View):
         self._pump: Pump | None = None
         self._heard = time.monotonic()
         self._is_asleep = False
-        self._plots_due = False
-        self._plots_at = 0.0
         self._base = Path.cwd()  # what a relative path typed here means, also after an os.chdir
         self._end_log = keep_log(session.path / "dashboard.log")
         desk = Desk()
@@ -123,7 +115,7 @@ class Dashboard(View):
             Seconds after which the plots want another call; None when they show all there is.
         """
         with self.desk.lock:
-            if time.monotonic() - self._heard > _SILENCE_S and not self._is_asleep:
+            if time.monotonic() - self._heard > SILENCE_S and not self._is_asleep:
                 self._is_asleep = True
                 self.gallery.forget_images()
             for event in events:  # kept while asleep too: what went wrong must be read
@@ -137,9 +129,7 @@ class Dashboard(View):
         self._shielded(self.detail.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
-        if any(isinstance(event, _DATA_CHANGES) for event in events):
-            self._plots_due = True
-        return self._plot_in_time()
+        return self._shielded(self.plots.apply, events)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -209,22 +199,12 @@ class Dashboard(View):
     def _in_short(self, path: Path) -> str:
         return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)
 
-    def _shielded(self, show: Any, *args: object) -> None:
+    def _shielded(self, show: Callable[..., float | None], *args: object) -> float | None:
         try:
-            show(*args)
+            return show(*args)
         except Exception as error:  # noqa: BLE001 (one of the three borders)
             self.desk.report(error, "Showing what is new")
-
-    def _plot_in_time(self) -> float | None:
-        if not self._plots_due:
             return None
-        wait_s = self._plots_at + _PLOT_PERIOD_S - time.monotonic()
-        if wait_s > 0:
-            return wait_s
-        self._plots_due = False
-        self._shielded(self.plots.show_all)
-        self._plots_at = time.monotonic()
-        return None
 
     def _hear(self) -> None:
         """Take note that a browser shows the dashboard, and wake up."""

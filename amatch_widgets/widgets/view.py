@@ -149,17 +149,29 @@ class View(VuetifyTemplate):
     ----------
     session : Session
         What it shows.
-    desk : Desk, optional
-        Shared with the other parts of the same dashboard; by default one of its own.
+    desk : Desk
+        Shared with the other parts of the same dashboard.
     """
 
-    def __init__(self, session: Session, desk: Desk | None = None) -> None:
-        self.session = session
-        self.desk = Desk() if desk is None else desk
+    def __init__(self, session: Session, desk: Desk) -> None:
+        self.session, self.desk = session, desk
         super().__init__()
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """Bring the view up to date after these events; called on the dashboard's pump thread."""
+    def apply(self, events: Iterable[Event]) -> float | None:  # noqa: ARG002 (here nothing is new)
+        """Bring the view up to date after these events; called on the pump's thread.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            What has happened since the last call.
+
+        Returns
+        -------
+        float or None
+            Seconds after which it wants to be called again even without events; None when it shows
+            all there is.
+        """
+        return None
 
     def show_all(self) -> None:
         """Bring the view up to date with all that the session knows."""
