@@ -8,6 +8,8 @@
     session = am.Session(source, labels="labels.csv", path="runs/mergers")
     session          # last line of a cell: the dashboard
 
+    ipywidgets.HBox([am.Gallery(session), am.Plots(session)])   # or its parts, in a layout of your own
+
 Everything is imported at first use, so that this import is quick and a script without a
 notebook never loads the widgets.
 """
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session import Filter, Session
+    from amatch_widgets.widgets import Controls, Detail, Gallery, Plots
 
 __all__ = [
+    "Controls",
+    "Detail",
     "Filter",
+    "Gallery",
     "ImageSource",
+    "Plots",
     "Preprocess",
     "Session",
     "TrainConfig",
@@ -37,8 +44,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Controls": "amatch_widgets.widgets",
+    "Detail": "amatch_widgets.widgets",
     "Filter": "amatch_widgets.session",
+    "Gallery": "amatch_widgets.widgets",
     "ImageSource": "amatch_widgets.images.source",
+    "Plots": "amatch_widgets.widgets",
     "Preprocess": "amatch_widgets.images.preprocess",
     "Session": "amatch_widgets.session",
     "TrainConfig": "amatch_widgets.learn.config",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from traitlets import Bool, Dict, Float, Int, Unicode
 
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.events import EmbeddingProgress, Event, ScoringProgress, StateChanged, StepDone
-from amatch_widgets.widgets.view import Desk, View, handler
+from amatch_widgets.widgets.part import Part
+from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ _WORDS = {
 _MAX_STEPS = 100_000
 
 
-class Controls(View):
+class Controls(Part):
     """The buttons that run the engine, its state, and a progress bar.
 
     Thread safety: all traits are guarded by ``desk.lock``.
@@ -44,7 +45,7 @@ class Controls(View):
     session : Session
         What the buttons act on.
     desk : Desk, optional
-        Shared with the other parts of the same dashboard.
+        Shared with the other parts of the same dashboard; without one they stand alone.
     """
 
     template_file = (__file__, "controls.vue")
@@ -56,6 +57,8 @@ class Controls(View):
     steps = Int(100).tag(sync=True)
     progress = Float(-1.0).tag(sync=True)  # 0 to 1; -1: nothing is being done
     progress_text = Unicode("").tag(sync=True)
+
+    _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         super().__init__(session, desk)

@@ -15,18 +15,17 @@ from amatch_widgets.errors import ConfigError, StateError
 from amatch_widgets.events import (
     CycleDone,
     Event,
-    Failed,
-    HealthAlarm,
     LabelsChanged,
-    Message,
     ProblemFound,
     ScoresChanged,
-    StepDone,
 )
 from amatch_widgets.widgets.controls import Controls
 from amatch_widgets.widgets.detail import Detail
+from amatch_widgets.widgets.frame import Frame
 from amatch_widgets.widgets.gallery import Gallery
+from amatch_widgets.widgets.live import SILENCE_S
 from amatch_widgets.widgets.logfile import keep_log
+from amatch_widgets.widgets.messages import Messages
 from amatch_widgets.widgets.past import Past
 from amatch_widgets.widgets.plots import Plots
 from amatch_widgets.widgets.pump import Pump
@@ -39,15 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dashboard"]
 
-_MESSAGES_KEPT = 30
 _PROBLEMS_SHOWN = 200
-_JOBS = {"embed": "Making the embeddings", "train": "Training", "score": "Scoring"}
-_PLOT_PERIOD_S = 0.5
-# A dashboard whose browser has been silent for so long is not looked at: it stops working until
-# the browser is heard again. Browsers slow the timers of hidden tabs to one a minute.
-_SILENCE_S = 180.0
-
-_DATA_CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _COUNT_CHANGES = (LabelsChanged, ProblemFound, ScoresChanged, CycleDone)
 
 
@@ -71,6 +62,8 @@ class Dashboard(View):
 
     template_file = (__file__, "dashboard.vue")
 
+    frame = Instance(Frame).tag(sync=True, **ipywidgets.widget_serialization)
+    log = Instance(Messages).tag(sync=True, **ipywidgets.widget_serialization)
     gallery = Instance(Gallery).tag(sync=True, **ipywidgets.widget_serialization)
     detail = Instance(Detail).tag(sync=True, **ipywidgets.widget_serialization)
     controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
@@ -81,20 +74,18 @@ class Dashboard(View):
     counts = Dict().tag(sync=True)
     problems: Any = List().tag(sync=True)
     n_problems = Int(0).tag(sync=True)
-    messages: Any = List().tag(sync=True)
     export_path = Unicode("").tag(sync=True)
 
     def __init__(self, session: Session) -> None:
-        self._numbers = itertools.count(1)
         self._problems: dict[str, str] = {}  # met while looking: the session lists those met at work
         self._pump: Pump | None = None
         self._heard = time.monotonic()
         self._is_asleep = False
-        self._plots_due = False
-        self._plots_at = 0.0
         self._base = Path.cwd()  # what a relative path typed here means, also after an os.chdir
         self._end_log = keep_log(session.path / "dashboard.log")
         desk = Desk()
+        self.frame = Frame(session, desk, self._hear)
+        self.log = Messages(session, desk)
         self.gallery = Gallery(session, desk)
         self.detail = Detail(session, desk, use=self.gallery.render, left=self.gallery.stop_looking)
         self.gallery.on_look(self.detail.show)
@@ -103,7 +94,6 @@ class Dashboard(View):
         self.plots = Plots(session, desk)
         self.past = Past(session, desk, self.gallery)
         super().__init__(session, desk)
-        desk.on_message(self._say)
         with desk.lock:
             self.name = session.source.name
             self.folder = str(session.path)
@@ -128,17 +118,12 @@ class Dashboard(View):
             Seconds after which the plots want another call; None when they show all there is.
         """
         with self.desk.lock:
-            if time.monotonic() - self._heard > _SILENCE_S and not self._is_asleep:
+            if time.monotonic() - self._heard > SILENCE_S and not self._is_asleep:
                 self._is_asleep = True
                 self.gallery.forget_images()
             for event in events:  # kept while asleep too: what went wrong must be read
-                if isinstance(event, Message):
-                    self._say(event.level, event.text)
-                elif isinstance(event, Failed):
-                    self._say("error", f"{_JOBS.get(event.job, event.job)} failed: {event.text}")
-                elif isinstance(event, HealthAlarm):
-                    self._say("warning", f"{event.text} {event.advice}")
-                elif isinstance(event, ProblemFound):
+                self.desk.tell(event)
+                if isinstance(event, ProblemFound):
                     self._problems[event.image_id] = event.reason
             if self._is_asleep:
                 return None
@@ -148,9 +133,12 @@ class Dashboard(View):
         self._shielded(self.past.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
-        if any(isinstance(event, _DATA_CHANGES) for event in events):
-            self._plots_due = True
-        return self._plot_in_time()
+        return self._shielded(self.plots.apply, events)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages on screen, the oldest first."""
+        return list(self.log.messages)
 
     def show_all(self) -> None:
         """Bring all parts up to date with what the session knows."""
@@ -164,22 +152,13 @@ class Dashboard(View):
         if pump is not None:
             self._pump = None
             pump.close()
-        for part in (self.gallery, self.detail, self.controls, self.plots, self.past):
+        for part in (self.frame, self.log, self.gallery, self.detail, self.controls, self.plots, self.past):
             if part is not None:
                 part.close()
         getattr(self, "_end_log", bool)()
         super().close()
 
     # What the browser asks for.
-
-    @handler("Answering the browser")
-    def vue_beat(self, _data: dict[str, Any]) -> None:
-        """Tell the browser that the kernel is alive, and wake up."""
-        self._heard = time.monotonic()
-        self.send({"method": "pulse", "args": []})
-        if self._is_asleep:
-            self._is_asleep = False
-            self.show_all()
 
     @handler("Exporting")
     def vue_do_export(self, data: dict[str, Any]) -> None:
@@ -196,12 +175,6 @@ class Dashboard(View):
     def vue_do_report(self, _data: dict[str, Any]) -> None:
         """Write the report into the session folder, on a thread of its own."""
         self._write("Writing the report", "The report", self.session.report)
-
-    @handler("Dismissing a message")
-    def vue_do_dismiss(self, data: dict[str, Any]) -> None:
-        """Take one message away, or all."""
-        number = data.get("number")
-        self.messages = [m for m in self.messages if number is not None and m["number"] != number]
 
     def _embed_if_idle(self) -> None:
         session = self.session
@@ -230,38 +203,19 @@ class Dashboard(View):
     def _in_short(self, path: Path) -> str:
         return str(path.relative_to(self._base) if path.is_relative_to(self._base) else path)
 
-    def _shielded(self, show: Any, *args: object) -> None:
+    def _shielded(self, show: Callable[..., float | None], *args: object) -> float | None:
         try:
-            show(*args)
+            return show(*args)
         except Exception as error:  # noqa: BLE001 (one of the three borders)
             self.desk.report(error, "Showing what is new")
-
-    def _plot_in_time(self) -> float | None:
-        if not self._plots_due:
             return None
-        wait_s = self._plots_at + _PLOT_PERIOD_S - time.monotonic()
-        if wait_s > 0:
-            return wait_s
-        self._plots_due = False
-        self._shielded(self.plots.show_all)
-        self._plots_at = time.monotonic()
-        return None
 
-    def _say(self, level: str, text: str) -> None:
-        with self.desk.lock:
-            last = self.messages[-1] if self.messages else None
-            if last is not None and (last["level"], last["text"]) == (level, text):
-                again = {**last, "times": last["times"] + 1}
-                self.messages = [*self.messages[:-1], again]
-                return
-            message = {
-                "number": next(self._numbers),
-                "level": level,
-                "text": text,
-                "time": time.strftime("%H:%M:%S"),
-                "times": 1,
-            }
-            self.messages = [*self.messages, message][-_MESSAGES_KEPT:]
+    def _hear(self) -> None:
+        """Take note that a browser shows the dashboard, and wake up."""
+        self._heard = time.monotonic()
+        if self._is_asleep:
+            self._is_asleep = False
+            self.show_all()
 
     def _show_counts(self) -> None:
         session = self.session

@@ -13,8 +13,9 @@ from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
 from amatch_widgets.widgets.newest import Newest
+from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.thumbnails import data_url
-from amatch_widgets.widgets.view import Desk, View, handler, in_words
+from amatch_widgets.widgets.view import Desk, handler, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ _NEIGHBOUR_PX = 96
 _LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 
 
-class Detail(View):
+class Detail(Part):
     """One image seen closely; alone (``Detail(session).show(image_id)``) or over a gallery.
 
     The image is read on a background thread, in full and once; its picture goes to the browser as a
@@ -38,8 +39,7 @@ class Detail(View):
 
     Over a gallery, keys that are not the detail's own mean the gallery: it labels and moves its
     cursor, and the detail goes with it. A neighbour that was clicked is not on the gallery's
-    page; until the way back, labels are the detail's own. On its own, it does not follow what is
-    labelled elsewhere.
+    page; until the way back, labels are the detail's own.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
     an image is read or drawn. ``_closeup`` belongs to the background thread.
@@ -49,7 +49,7 @@ class Detail(View):
     session : Session
         Whose images are shown.
     desk : Desk, optional
-        Shared with the other parts of the same dashboard.
+        Shared with the other parts of the same dashboard; without one the detail stands alone.
     use : callable, optional
         Takes a `Rendering` for the gallery below; without it the detail is on its own.
     left : callable, optional

@@ -6,13 +6,15 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets
 import numpy as np
-from traitlets import Bool, Dict, Int, Unicode
+from traitlets import Bool, Dict, Instance, Int, Unicode
 
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.shelf import Shelf
@@ -58,7 +60,8 @@ class Gallery(Labelling):
     session : Session
         Whose images are shown.
     desk : Desk, optional
-        Shared with the other parts of the same dashboard.
+        Shared with the other parts of the same dashboard; without one the gallery stands alone, with a
+        detail of its own over it.
     """
 
     template_file = (__file__, "gallery.vue")
@@ -79,6 +82,7 @@ class Gallery(Labelling):
     # The tile that is seen closely, {serial, index}, and the browser's view that asked for it; {} when none.
     looking = Dict().tag(sync=True)
     twins = Dict().tag(sync=True)
+    closeup = Instance(Detail, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         self._shelf = Shelf(session)
@@ -92,6 +96,9 @@ class Gallery(Labelling):
         self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
         self._background = Newest("amatch-twins")
         super().__init__(session, desk)
+        if self.is_alone:
+            self.closeup = Detail(session, self.desk, use=self.render, left=self.stop_looking)
+            self._look_at, self._rendered = self.closeup.show, self.closeup.note_used
         with self.desk.lock:
             self._query()
 
@@ -242,6 +249,7 @@ class Gallery(Labelling):
 
     def apply(self, events: Iterable[Event]) -> None:
         """Note new scores and show new labels, without moving a tile."""
+        events = list(events)
         kinds = {type(event) for event in events}
         is_new = ScoresChanged in kinds
         if is_new:
@@ -252,12 +260,16 @@ class Gallery(Labelling):
                 self._show_labels()
             if is_new and self.page:
                 self._fetch_ahead()
+        if self.closeup is not None:
+            self.closeup.apply(events)
 
     def show_all(self) -> None:
         """Show the labels as they are now, and say so if there are new scores."""
         with self.desk.lock, self.hold_sync():
             self._show_labels()
             self._show_standing()
+        if self.closeup is not None:
+            self.closeup.show_all()
 
     def forget_images(self) -> None:
         """Free the thumbnails; they are made again when they are looked at."""
@@ -268,6 +280,8 @@ class Gallery(Labelling):
         for worker in (getattr(self, "_loader", None), getattr(self, "_background", None)):
             if worker is not None:
                 worker.close()
+        if self.closeup is not None:
+            self.closeup.close()
         super().close()
 
     # What the browser asks for.

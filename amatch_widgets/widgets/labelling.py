@@ -9,7 +9,8 @@ from traitlets import Dict, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.labels.reason import same_as
-from amatch_widgets.widgets.view import View, handler
+from amatch_widgets.widgets.part import Part
+from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ _TAGS_OFFERED = 100
 _LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
 
 
-class Labelling(View):
+class Labelling(Part):
     """A view with pages of images that can be labelled; see `Gallery`.
 
     What the browser asks for carries the page's serial number and positions on that page, so that

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from traitlets import List, Unicode
 
+from amatch_widgets.events import CycleDone, LabelsChanged, ScoresChanged, StepDone
 from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
-from amatch_widgets.widgets.view import Desk, View
+from amatch_widgets.widgets.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from amatch_widgets.events import Event
     from amatch_widgets.learn.metrics import Estimate
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.query.discovery import Discovery
     from amatch_widgets.session import Session
     from amatch_widgets.session.history import CycleRecord
+    from amatch_widgets.widgets.view import Desk
 
 __all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
 _BINS = 40
+_PERIOD_S = 0.5
+_CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _MADE_BY = {
     "instant": "your labels",
     "deep": "cycle {cycle}",
@@ -31,17 +37,18 @@ _MADE_BY = {
 }
 
 
-class Plots(View):
+class Plots(Part):
     """Five small charts and the latest AUROC and AUPRC in words.
 
     Thread safety: all traits are guarded by ``desk.lock``; the charts are computed outside it.
+    ``_is_due`` and ``_drawn_at`` belong to the pump's thread.
 
     Parameters
     ----------
     session : Session
         Whose history is drawn.
     desk : Desk, optional
-        Shared with the other parts of the same dashboard.
+        Shared with the other parts of the same dashboard; without one they stand alone.
     """
 
     template_file = (__file__, "plots.vue")
@@ -50,9 +57,29 @@ class Plots(View):
     charts: Any = List().tag(sync=True)
     box = Unicode(f"0 0 {WIDTH} {HEIGHT}").tag(sync=True)
 
+    _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
+
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
+        self._is_due = False
+        self._drawn_at = 0.0
         super().__init__(session, desk)
         self.show_all()
+
+    def apply(self, events: Iterable[Event]) -> float | None:
+        """Draw what has changed, at most twice a second, and the last change always."""
+        if any(isinstance(event, _CHANGES) for event in events):
+            self._is_due = True
+        if not self._is_due:
+            return None
+        wait_s = self._drawn_at + _PERIOD_S - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        self._is_due = False
+        try:
+            self.show_all()
+        finally:
+            self._drawn_at = time.monotonic()
+        return None
 
     def show_all(self) -> None:
         """Draw the session's history, metrics and scores as they are now."""

@@ -41,16 +41,18 @@ class Pump:
     target : object
         Its ``apply(events)`` runs on the pump's thread; it returns after how many seconds it
         wants to be called again even without events, or None.
+    again_s : float, optional
+        Seconds after which it is called for the first time even without events.
     """
 
-    def __init__(self, hub: EventHub, target: _Target) -> None:
+    def __init__(self, hub: EventHub, target: _Target, again_s: float | None = None) -> None:
         self._mailbox = Mailbox()
         self._stop = threading.Event()
         # The hub may hold the mailbox, but neither may hold the target.
         self._unsubscribe = hub.subscribe(self._mailbox.post)
         self._thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(target), self._mailbox, self._stop, self._unsubscribe),
+            args=(weakref.ref(target), self._mailbox, self._stop, self._unsubscribe, again_s),
             name="amatch-pump",
             daemon=True,
         )
@@ -75,8 +77,8 @@ def _run(
     mailbox: Mailbox,
     stop: threading.Event,
     unsubscribe: Callable[[], None],
+    again_s: float | None,
 ) -> None:
-    again_s: float | None = None
     while not stop.is_set():
         mailbox.wait(_IDLE_S if again_s is None else min(again_s, _IDLE_S))
         target = reference()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ipyvuetify.VuetifyTemplate import VuetifyTemplate
 
 from amatch_widgets.errors import AmatchError, MissingExtraError
+from amatch_widgets.events import Failed, HealthAlarm, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ __all__ = ["Desk", "View", "handler", "in_words", "require_ipyvuetify"]
 
 _log = logging.getLogger(__name__)
 _OLDEST = (3, 1)
+_JOBS = {"embed": "Making the embeddings", "train": "Training", "score": "Scoring"}
 
 
 def require_ipyvuetify(version: str | None = None) -> None:
@@ -94,6 +96,15 @@ class Desk:
             for sink in self._sinks:
                 sink(level, text)
 
+    def tell(self, event: Event) -> None:
+        """Say what `event` is about, where a user has to know: failures, alarms, messages."""
+        if isinstance(event, Message):
+            self.say(event.level, event.text)
+        elif isinstance(event, Failed):
+            self.say("error", f"{_JOBS.get(event.job, event.job)} failed: {event.text}")
+        elif isinstance(event, HealthAlarm):
+            self.say("warning", f"{event.text} {event.advice}")
+
     def report(self, error: BaseException, doing: str) -> None:
         """Log `error` with its traceback and say it in plain words."""
         _log.error("%s failed", doing, exc_info=error)
@@ -138,17 +149,29 @@ class View(VuetifyTemplate):
     ----------
     session : Session
         What it shows.
-    desk : Desk, optional
-        Shared with the other parts of the same dashboard; by default one of its own.
+    desk : Desk
+        Shared with the other parts of the same dashboard.
     """
 
-    def __init__(self, session: Session, desk: Desk | None = None) -> None:
-        self.session = session
-        self.desk = Desk() if desk is None else desk
+    def __init__(self, session: Session, desk: Desk) -> None:
+        self.session, self.desk = session, desk
         super().__init__()
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """Bring the view up to date after these events; called on the dashboard's pump thread."""
+    def apply(self, events: Iterable[Event]) -> float | None:  # noqa: ARG002 (here nothing is new)
+        """Bring the view up to date after these events; called on the pump's thread.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            What has happened since the last call.
+
+        Returns
+        -------
+        float or None
+            Seconds after which it wants to be called again even without events; None when it shows
+            all there is.
+        """
+        return None
 
     def show_all(self) -> None:
         """Bring the view up to date with all that the session knows."""

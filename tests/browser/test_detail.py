@@ -288,11 +288,11 @@ def test_hostile_names_damaged_files_and_large_images(notebook, tmp_path):
     page.wait_for_selector(".amw-detail", state="detached")
 
     nb.run(2)  # on its own, without a gallery
-    alone = page.locator(".amw-detail-alone")
+    alone = page.locator(".amw-alone > .amw-detail")
     alone.locator(".amw-d-picture").wait_for()
     alone.locator(".amw-d-id").click()
     page.keyboard.press("a")
-    page.wait_for_selector('.amw-detail-alone[data-label="anomaly"]')
+    page.wait_for_selector('.amw-alone > .amw-detail[data-label="anomaly"]')
     assert journal(tmp_path)["large.png"] == "anomaly"
 
 

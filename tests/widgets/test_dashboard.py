@@ -149,9 +149,9 @@ def test_errors_of_the_worker_and_messages_are_shown_once_with_a_count(board, se
         ("error", "Training failed: The loss is not a number."),
         ("warning", "Only 2 anomalies are labelled."),
     ]
-    board.vue_do_dismiss({"number": board.messages[0]["number"]})
+    board.log.vue_do_dismiss({"number": board.messages[0]["number"]})
     assert len(board.messages) == 1
-    board.vue_do_dismiss({})
+    board.log.vue_do_dismiss({})
     assert board.messages == []
 
 
@@ -289,7 +289,7 @@ def test_closing_ends_the_thread_and_the_subscription(session):
 
 def test_a_dashboard_no_browser_asks_for_sleeps_and_wakes_up_whole(board, session, monkeypatch):
     sent = []
-    board.send = lambda content, buffers=None: sent.append(content)
+    board.frame.send = lambda content, buffers=None: sent.append(content)
     board._heard -= 1_000
     session.label({session.source.ids[0]: "anomaly"})
     until(lambda: board._is_asleep)
@@ -297,7 +297,7 @@ def test_a_dashboard_no_browser_asks_for_sleeps_and_wakes_up_whole(board, sessio
     until(lambda: board.messages)
     counts = board.counts
     session.label({session.source.ids[2]: "anomaly"})
-    board.vue_beat({})
+    board.frame.vue_beat({})
     assert sent == [{"method": "pulse", "args": []}]
     assert board.counts != counts
     assert board.counts["anomalies"] == session.labels.counts()["anomaly"]
