@@ -16,13 +16,13 @@ from stopwatch import KEY, RUN_CELL, TURN
 _TILES = 48
 _ROUND_TRIP_S = 0.2
 # A network so small that it is the dashboard that is measured.
-_LIGHT = ', train=am.TrainConfig(backbone="test_resnet", weights="random", embed_px=32, device="cpu")'
+LIGHT = ', train=am.TrainConfig(backbone="test_resnet", weights="random", embed_px=32, device="cpu")'
 
 
 def journal(desk: Any, n: int) -> dict[str, Any]:
     """Let the scripted user label, and compare what was asked for with the journal."""
     labelling = lab_driver("labeller")
-    notebook = desk.open("journal", train=_LIGHT)
+    notebook = desk.open("journal", train=LIGHT)
     notebook.page.evaluate(RUN_CELL, _TILES)
     first = labelling.journal(desk.run("journal") / "labels.jsonl")
     start = time.monotonic()
@@ -39,7 +39,7 @@ def killed(desk: Any, n: int) -> dict[str, Any]:
     """Kill the kernel in the middle of it, and open the session again in a new one."""
     labelling = lab_driver("labeller")
     path = desk.run("killed") / "labels.jsonl"
-    notebook = desk.open("killed", train=_LIGHT)
+    notebook = desk.open("killed", train=LIGHT)
     page = notebook.page
     page.evaluate(RUN_CELL, _TILES)
     pid = int(notebook.ask("import os; print(os.getpid())"))
@@ -86,39 +86,58 @@ def killed(desk: Any, n: int) -> dict[str, Any]:
 
 
 def memory(desk: Any, turns: int) -> dict[str, Any]:
-    """Turn pages and label; give what the kernel and the page hold, in MB, every hundred turns."""
-    notebook = desk.open("memory", train=_LIGHT)
+    """Turn pages and label; give what the kernel and the page hold, in MB, five times and at the start.
+
+    The heap is JavaScript's after a collection; the tab is the resident size of the browser's process,
+    images included, which Chromium frees when it likes to.
+    """
+    notebook = desk.open("memory", train=LIGHT)
     page = notebook.page
     page.evaluate(RUN_CELL, _TILES)
     notebook.ask("session.wait()")  # for the embeddings
     pid = int(notebook.ask("import os; print(os.getpid())"))
     browser = page.context.new_cdp_session(page)
     browser.send("Performance.enable")
-    kernel, heap = [], []
+    processes = page.context.browser.new_browser_cdp_session()
+    kernel, heap, tab, every = [], [], [], max(1, turns // 5)
     button = ".amw-next"
     place = "document.querySelector('.amw-page-number').textContent.replaceAll(',', '')"
     for k in range(turns + 1):
-        if k % 100 == 0:
+        if k % every == 0:
             browser.send("HeapProfiler.collectGarbage")
             metrics = {m["name"]: m["value"] for m in browser.send("Performance.getMetrics")["metrics"]}
             heap.append(round(metrics["JSHeapUsedSize"] / 2**20, 1))
-            status = Path(f"/proc/{pid}/status").read_text()
-            kernel.append(round(float(status.split("VmRSS:")[1].split()[0]) / 2**10, 1))
+            kernel.append(_resident_mb(pid))
+            tab.append(_tab_mb(processes))
         for index, key, label in ((3, "n", "normal"), (5, "a", "anomaly")):
             page.evaluate(KEY, [index, key, label])
         # The last page but one is full; from there it goes back, and on again.
         number, last = map(int, page.evaluate(place).split("/"))
         button = ".amw-previous" if number >= last - 1 else ".amw-next" if number == 1 else button
         page.evaluate(TURN, [_TILES, button])
+    # What is a cache is given back when memory is short; a leak is not.
+    browser.send("Memory.simulatePressureNotification", {"level": "critical"})
+    browser.send("HeapProfiler.collectGarbage")
+    page.wait_for_timeout(3000)
+    short = _tab_mb(processes)
     page.close()
-    return {"memory": {"kernel_mb": kernel, "heap_mb": heap, "every": 100, "turns": turns}}
+    return {
+        "memory": {
+            "kernel_mb": kernel,
+            "heap_mb": heap,
+            "tab_mb": tab,
+            "tab_when_short_mb": short,
+            "every": every,
+            "turns": turns,
+        }
+    }
 
 
 def slow(desk: Any, repeats: int) -> dict[str, Any]:
     """Label and turn pages over a slow connection."""
     proxy, labelling = lab_driver("proxy").SlowProxy(desk.lab.port), lab_driver("labeller")
     try:
-        notebook = desk.open("slow", train=_LIGHT, url=proxy.url)
+        notebook = desk.open("slow", train=LIGHT, url=proxy.url)
         page = notebook.page
         page.evaluate(RUN_CELL, _TILES)
         notebook.ask("session.wait()")
@@ -151,6 +170,16 @@ def slow(desk: Any, repeats: int) -> dict[str, Any]:
             **_compared(user.lines, labelling.journal(path)[len(first) :]),
         }
     }
+
+
+def _tab_mb(processes: Any) -> float:
+    found = processes.send("SystemInfo.getProcessInfo")["processInfo"]
+    return max(_resident_mb(process["id"]) for process in found if process["type"] == "renderer")
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(float(status.split("VmRSS:")[1].split()[0]) / 2**10, 1)
 
 
 def _compared(asked: list[Any], written: list[Any]) -> dict[str, Any]:

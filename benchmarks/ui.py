@@ -34,7 +34,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from endurance import journal, killed, memory, slow
+from endurance import LIGHT, journal, killed, memory, slow
 from playwright.sync_api import sync_playwright
 from report import ROOT, lab_driver, provenance
 from stopwatch import CHANGE, KEY, RUN_CELL, TURN
@@ -143,7 +143,7 @@ def import_s() -> float:
 
 def dashboard(desk: Desk, repeats: int) -> dict[str, Any]:
     """Return the figures of the dashboard; times in ms but for `dashboard_s`."""
-    notebook = desk.open("dashboard")
+    notebook = desk.open("dashboard", train=LIGHT)
     page = notebook.page
     dashboard_s = page.evaluate(RUN_CELL, _TILES)
     notebook.ask("session.wait()")  # for the embeddings, which it begins to make by itself
@@ -158,7 +158,11 @@ def dashboard(desk: Desk, repeats: int) -> dict[str, Any]:
     )
     busy = [page.evaluate(KEY, _key(k)) for k in range(repeats)]
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    page.close()
 
+    notebook = desk.open("training")
+    page = notebook.page
+    page.evaluate(RUN_CELL, _TILES)
     problem = notebook.ask("session.train(5000)")
     if problem:
         raise RuntimeError(problem)
