@@ -26,6 +26,7 @@ from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.query.discovery import Discovery, discovery
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.atlas import ImageMap, of_note
 from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.export import write_shortlist
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.query.estimate import Remaining
+    from amatch_widgets.query.layout import Method
 
 __all__ = ["Filter", "Session", "Show"]
 
@@ -686,6 +688,37 @@ class Session:
             )
             for i, cosine in zip(found, cosines, strict=True)
         ]
+
+    def map(self, n: int = 5000, *, method: Method = "pca") -> ImageMap:
+        """Lay images out in two dimensions, alike ones close together; takes a fraction of a second.
+
+        Parameters
+        ----------
+        n : int, >= 0
+            How many images are drawn at random; all labelled and starred ones and the 500 with the
+            highest scores are there too.
+        method : {"pca", "umap"}
+            "umap" keeps neighbours together better, takes up to a minute, and needs the extra `umap`.
+
+        Returns
+        -------
+        ImageMap
+            Only images that have an embedding are on it.
+
+        Raises
+        ------
+        NotTrainedError
+            If there are no embeddings yet.
+        ConfigError
+            If `n` is negative or there is no such method.
+        MissingExtraError
+            If umap-learn is needed and not installed.
+        """
+        if n < 0:
+            raise ConfigError(f"map() of n={n}: it must be 0 or more.")
+        indices, xy = self._tiers.plane(of_note(self._board), n, method)
+        xy.setflags(write=False)
+        return ImageMap(tuple(self.source.ids[int(i)] for i in indices), indices, xy)
 
     def ranking(
         self, how: str = "highest", *, show: Show = "all", only: Filter | None = None, seed: int = 0
