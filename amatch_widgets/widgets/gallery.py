@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from traitlets import Bool, Dict, Int, Unicode
 
-from amatch_widgets.errors import StateError
+from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
@@ -66,6 +66,7 @@ class Gallery(Labelling):
     note = Unicode("").tag(sync=True)
     ranking_note = Unicode("").tag(sync=True)
     similar_to = Unicode("").tag(sync=True)
+    title = Unicode("").tag(sync=True)  # of a list of chosen images
     can_similar = Bool(False).tag(sync=True)
     css_filter = Unicode("").tag(sync=True)
     rendering_note = Unicode("").tag(sync=True)
@@ -105,8 +106,35 @@ class Gallery(Labelling):
             self._shelf.list_similar(wanted, self.per_page)
             self._show_page()
 
+    def show_images(self, image_ids: Sequence[str], title: str) -> None:
+        """List some images under a title, the highest scores first; `show_ranking` leads back."""
+        with self.desk.lock:
+            self._shelf.list_images(image_ids, title, self.per_page)
+            self._show_page()
+
+    def show_image(self, image_id: str) -> None:
+        """Go to an image in this list; if it is not there, in the ranking, or else among all images.
+
+        Raises
+        ------
+        LabelError
+            If there is no such id.
+        """
+        if image_id not in self.session.pictures:
+            raise LabelError(f"Unknown image id {image_id!r}: there is no such image.")
+        with self.desk.lock, self.hold_sync():
+            position = self._find([image_id])
+            if position is None and self._shelf.uncover(self.per_page):
+                position = self._find([image_id])
+            if position is None:
+                by_score = self.sort if self.sort in {"highest", "lowest", "uncertain"} else "highest"
+                self.choose(sort=by_score, show="all", only=Filter())
+                position = self._find([image_id])
+            if position is not None:
+                self._point_at(position)
+
     def show_ranking(self) -> None:
-        """Go back from similar images to the list, at the page that was left."""
+        """Go back from similar or chosen images to the list, at the page that was left."""
         with self.desk.lock:
             if self._shelf.uncover(self.per_page):
                 self._show_page()
@@ -320,7 +348,7 @@ class Gallery(Labelling):
         """Say what ranks, and whether the list could be made anew from something better."""
         session, shelf = self.session, self._shelf
         self.ranking_note, self.can_similar = session.ranking_note, session.is_embedded
-        self.stale, self.similar_to = shelf.news(), shelf.similar_to
+        self.stale, self.similar_to, self.title = shelf.news(), shelf.similar_to, shelf.title
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
 
