@@ -384,14 +384,15 @@ class Gallery(Labelling):
         self._send_images()
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
-        on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
-        if not on_page:
-            number = self._shelf.find(image_ids, self.per_page)
-            if number is None:
-                return None
-            self._show_page(number)
+        for is_last in (False, True):
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
-        return self.image_ids.index(on_page[0])
+            if on_page:
+                return self.image_ids.index(on_page[0])
+            number = None if is_last else self._shelf.find(image_ids, self.per_page)
+            if number is None:
+                break
+            self._show_page(number)  # a mixed page may have been composed without it
+        return None
 
     def _look(self) -> Look:
         return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels)

@@ -183,6 +183,7 @@ class Shelf:
         """Return the number of the first page that lists one of these images; None if none does."""
         wanted = set(image_ids)
         place = [k for k, i in enumerate(self._session.source.ids) if i in wanted]
+        self._renew()
         at = self._listing.positions(np.array(place, np.int64))
         return int(at[0]) // per_page if len(at) else None
 
@@ -194,11 +195,17 @@ class Shelf:
         source = self._session.source.ids
         found = self._session.find(text)
         exact = [i for i in found if source[i] == text]
+        self._renew()
         at = self._listing.positions(np.array(exact, np.int64) if exact else found)
         if not len(at):
             return None
         later = at[at > after]
         return int(later[0] if len(later) else at[0])
+
+    def _renew(self) -> None:
+        """Order what was not seen as a page taken now would be: what is found is then where it is found."""
+        if self._listing.is_live:
+            self._listing.splice(self._newest(), self._session.scores)
 
     def ahead(self, per_page: int) -> NDArray[np.int64]:
         """Return the images of the next page, as it would be now."""

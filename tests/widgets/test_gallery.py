@@ -299,6 +299,15 @@ def test_an_image_is_gone_to_where_it_is_listed_or_else_among_all(board, session
         board.gallery.show_image("x")
 
 
+@pytest.mark.parametrize("go", ["show_image", "jump"])
+def test_an_image_is_found_where_the_newest_ranking_has_it(board, session, ranked, go):
+    ranked(1)  # the list is at random, from before there were scores
+    last = session.source.ids[int(session.ranking(show="unlabelled")[-1])]
+    getattr(board.gallery, go)(last)
+    assert board.gallery.show == "unlabelled"
+    assert board.gallery.image_ids[board.pointed()[1]] == last
+
+
 def test_without_embeddings_there_is_nothing_similar_and_it_is_said(board):
     assert not board.gallery.can_similar
     serial = board.gallery.page["serial"]
