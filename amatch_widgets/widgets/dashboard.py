@@ -1,4 +1,4 @@
-"""The dashboard: gallery, controls, plots, counts and messages of one session."""
+"""The dashboard: gallery, controls, plots, map, counts and messages of one session."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from amatch_widgets.widgets.controls import Controls
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.logfile import keep_log
+from amatch_widgets.widgets.map import Map
 from amatch_widgets.widgets.plots import Plots
 from amatch_widgets.widgets.pump import Pump
 from amatch_widgets.widgets.view import Desk, View, handler
@@ -74,6 +75,7 @@ class Dashboard(View):
     detail = Instance(Detail).tag(sync=True, **ipywidgets.widget_serialization)
     controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
     plots = Instance(Plots).tag(sync=True, **ipywidgets.widget_serialization)
+    map = Instance(Map).tag(sync=True, **ipywidgets.widget_serialization)
     name = Unicode("").tag(sync=True)
     folder = Unicode("").tag(sync=True)
     counts = Dict().tag(sync=True)
@@ -99,6 +101,7 @@ class Dashboard(View):
         self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)
         self.plots = Plots(session, desk)
+        self.map = Map(session, desk, gallery=self.gallery)
         super().__init__(session, desk)
         desk.on_message(self._say)
         with desk.lock:
@@ -142,6 +145,7 @@ class Dashboard(View):
         self._shielded(self.controls.apply, events)
         self._shielded(self.gallery.apply, events)
         self._shielded(self.detail.apply, events)
+        self._shielded(self.map.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
         if any(isinstance(event, _DATA_CHANGES) for event in events):
@@ -150,7 +154,7 @@ class Dashboard(View):
 
     def show_all(self) -> None:
         """Bring all parts up to date with what the session knows."""
-        for part in (self.controls, self.gallery, self.detail, self.plots):
+        for part in (self.controls, self.gallery, self.detail, self.plots, self.map):
             self._shielded(part.show_all)
         self._shielded(self._show_counts)
 
@@ -160,7 +164,7 @@ class Dashboard(View):
         if pump is not None:
             self._pump = None
             pump.close()
-        for part in (self.gallery, self.detail, self.controls, self.plots):
+        for part in (self.map, self.gallery, self.detail, self.controls, self.plots):
             if part is not None:
                 part.close()
         getattr(self, "_end_log", bool)()
