@@ -14,6 +14,7 @@ from amatch_widgets.query.discovery import Discovery, discovery
 from amatch_widgets.query.neighbours import near
 from amatch_widgets.query.second_look import contradiction
 from amatch_widgets.query.strategies import Candidate
+from amatch_widgets.session.atlas import ImageMap, of_note
 from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.mixture import mixed_page
 from amatch_widgets.session.parts import Parts
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.query.estimate import Remaining
+    from amatch_widgets.query.layout import Method
 
 __all__ = ["Looking"]
 
@@ -273,6 +275,37 @@ class Looking(Parts):
         found = near(vectors, [self._index[i] for i in wanted], is_usable=is_done, least=least)
         ids = self.source.ids
         return {i: [ids[int(k)] for k in like] for i, like in zip(wanted, found, strict=True) if len(like)}
+
+    def map(self, n: int = 5000, *, method: Method = "pca") -> ImageMap:
+        """Lay images out in two dimensions, alike ones close together; takes a fraction of a second.
+
+        Parameters
+        ----------
+        n : int, >= 0
+            How many images are drawn at random; all labelled and starred ones and the 500 with the
+            highest scores are there too.
+        method : {"pca", "umap"}
+            "umap" keeps neighbours together better, takes up to a minute, and needs the extra `umap`.
+
+        Returns
+        -------
+        ImageMap
+            Only images that have an embedding are on it.
+
+        Raises
+        ------
+        NotTrainedError
+            If there are no embeddings yet.
+        ConfigError
+            If `n` is negative or there is no such method.
+        MissingExtraError
+            If umap-learn is needed and not installed.
+        """
+        if n < 0:
+            raise ConfigError(f"map() of n={n}: it must be 0 or more.")
+        indices, xy = self._tiers.plane(of_note(self._board), n, method)
+        xy.setflags(write=False)
+        return ImageMap(tuple(self.source.ids[int(i)] for i in indices), indices, xy)
 
     def ranking(
         self, how: str = "highest", *, show: Show = "all", only: Filter | None = None, seed: int = 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.start import Start
     from amatch_widgets.query.head import InstantFit
     from amatch_widgets.query.judge import Judgement
+    from amatch_widgets.query.layout import Method
     from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
@@ -229,6 +230,21 @@ class Tiers:
         places = np.searchsorted(rows, indices)
         found, cosines = similar(store.vectors[rows], places, k, is_usable=np.ones(len(rows), bool))
         return rows[found], cosines
+
+    def plane(
+        self, always: npt.NDArray[np.int64], n: int, method: Method
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return which images are on a map, and where; see `query.layout.plane`."""
+        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
+        from amatch_widgets.query.layout import plane  # noqa: PLC0415 (used here alone)
+
+        store = self._store
+        if store is None or store.projection is None:
+            raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
+        spaces = Projection.from_arrays(store.projection).spaces
+        return plane(
+            store.vectors, store.is_done, n=n, always=always, spaces=spaces, method=method, seed=self._seed
+        )
 
     @property
     def embeddings(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.bool_]] | None:

@@ -10,6 +10,7 @@ from amatch_widgets.widgets.controls import Controls  # noqa: E402 (the check co
 from amatch_widgets.widgets.dashboard import Dashboard  # noqa: E402
 from amatch_widgets.widgets.detail import Detail  # noqa: E402
 from amatch_widgets.widgets.gallery import Gallery  # noqa: E402
+from amatch_widgets.widgets.map import Map  # noqa: E402
 from amatch_widgets.widgets.plots import Plots  # noqa: E402
 
-__all__ = ["Controls", "Dashboard", "Detail", "Gallery", "Plots"]
+__all__ = ["Controls", "Dashboard", "Detail", "Gallery", "Map", "Plots"]

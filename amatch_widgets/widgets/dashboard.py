@@ -1,4 +1,4 @@
-"""The dashboard: gallery, controls, plots, counts and messages of one session."""
+"""The dashboard: gallery, controls, plots, map, counts and messages of one session."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from amatch_widgets.widgets.frame import Frame
 from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.live import SILENCE_S
 from amatch_widgets.widgets.logfile import keep_log
+from amatch_widgets.widgets.map import Map
 from amatch_widgets.widgets.messages import Messages
 from amatch_widgets.widgets.past import Past
 from amatch_widgets.widgets.plots import Plots
@@ -68,6 +69,7 @@ class Dashboard(View):
     detail = Instance(Detail).tag(sync=True, **ipywidgets.widget_serialization)
     controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
     plots = Instance(Plots).tag(sync=True, **ipywidgets.widget_serialization)
+    map = Instance(Map).tag(sync=True, **ipywidgets.widget_serialization)
     past = Instance(Past).tag(sync=True, **ipywidgets.widget_serialization)
     name = Unicode("").tag(sync=True)
     folder = Unicode("").tag(sync=True)
@@ -92,6 +94,7 @@ class Dashboard(View):
         self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)
         self.plots = Plots(session, desk)
+        self.map = Map(session, desk, gallery=self.gallery)
         self.past = Past(session, desk, self.gallery)
         super().__init__(session, desk)
         with desk.lock:
@@ -131,6 +134,7 @@ class Dashboard(View):
         self._shielded(self.gallery.apply, events)
         self._shielded(self.detail.apply, events)
         self._shielded(self.past.apply, events)
+        self._shielded(self.map.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
         return self._shielded(self.plots.apply, events)
@@ -142,7 +146,7 @@ class Dashboard(View):
 
     def show_all(self) -> None:
         """Bring all parts up to date with what the session knows."""
-        for part in (self.controls, self.gallery, self.detail, self.plots, self.past):
+        for part in (self.controls, self.gallery, self.detail, self.plots, self.map, self.past):
             self._shielded(part.show_all)
         self._shielded(self._show_counts)
 
@@ -152,7 +156,17 @@ class Dashboard(View):
         if pump is not None:
             self._pump = None
             pump.close()
-        for part in (self.frame, self.log, self.gallery, self.detail, self.controls, self.plots, self.past):
+        parts = (
+            self.map,
+            self.frame,
+            self.log,
+            self.gallery,
+            self.detail,
+            self.controls,
+            self.plots,
+            self.past,
+        )
+        for part in parts:
             if part is not None:
                 part.close()
         getattr(self, "_end_log", bool)()

@@ -10,7 +10,7 @@ import ipywidgets
 import numpy as np
 from traitlets import Bool, Dict, Instance, Int, Unicode
 
-from amatch_widgets.errors import StateError
+from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
@@ -76,6 +76,7 @@ class Gallery(Labelling):
     note = Unicode("").tag(sync=True)
     ranking_note = Unicode("").tag(sync=True)
     similar_to = Unicode("").tag(sync=True)
+    title = Unicode("").tag(sync=True)  # of a list of chosen images
     can_similar = Bool(False).tag(sync=True)
     css_filter = Unicode("").tag(sync=True)
     rendering_note = Unicode("").tag(sync=True)
@@ -121,8 +122,35 @@ class Gallery(Labelling):
             self._shelf.list_similar(wanted, self.per_page)
             self._show_page()
 
+    def show_images(self, image_ids: Sequence[str], title: str) -> None:
+        """List some images under a title, the highest scores first; `show_ranking` leads back."""
+        with self.desk.lock:
+            self._shelf.list_images(image_ids, title, self.per_page)
+            self._show_page()
+
+    def show_image(self, image_id: str) -> None:
+        """Go to an image in this list; if it is not there, in the ranking, or else among all images.
+
+        Raises
+        ------
+        LabelError
+            If there is no such id.
+        """
+        if image_id not in self.session.pictures:
+            raise LabelError(f"Unknown image id {image_id!r}: there is no such image.")
+        with self.desk.lock, self.hold_sync():
+            position = self._find([image_id])
+            if position is None and self._shelf.uncover(self.per_page):
+                position = self._find([image_id])
+            if position is None:
+                by_score = self.sort if self.sort in {"highest", "lowest", "uncertain"} else "highest"
+                self.choose(sort=by_score, show="all", only=Filter())
+                position = self._find([image_id])
+            if position is not None:
+                self._point_at(position)
+
     def show_ranking(self) -> None:
-        """Go back from similar images to the list, at the page that was left."""
+        """Go back from similar or chosen images to the list, at the page that was left."""
         with self.desk.lock:
             if self._shelf.uncover(self.per_page):
                 self._show_page()
@@ -345,7 +373,7 @@ class Gallery(Labelling):
         """Say what ranks, and whether the list could be made anew from something better."""
         session, shelf = self.session, self._shelf
         self.ranking_note, self.can_similar = session.ranking_note, session.is_embedded
-        self.stale, self.similar_to = shelf.news(), shelf.similar_to
+        self.stale, self.similar_to, self.title = shelf.news(), shelf.similar_to, shelf.title
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
         if self.sort == "second look" and not shelf.similar_to:
@@ -403,16 +431,15 @@ class Gallery(Labelling):
         return self._shelf.hides(line)
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
-        on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
-        if not on_page:
-            number = self._shelf.find(image_ids, self.per_page)
-            if number is None:
-                return None
-            self._show_page(number)
+        for is_last in (False, True):
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
-            if not on_page:  # a page that was not seen before is the newest ranking's
-                return None
-        return self.image_ids.index(on_page[0])
+            if on_page:
+                return self.image_ids.index(on_page[0])
+            number = None if is_last else self._shelf.find(image_ids, self.per_page)
+            if number is None:
+                break
+            self._show_page(number)  # a mixed page may have been composed without it
+        return None
 
     def _look(self) -> Look:
         return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels)

@@ -1,4 +1,4 @@
-"""Which images the gallery lists: a ranking that follows the labels, or images like one of them."""
+"""Which images the gallery lists: a ranking that follows the labels, images like one of them, or any."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ class Shelf:
         The page last taken, counted from 0.
     similar_to : str
         The image whose like are listed ("3 images" for several), or "".
+    title : str
+        What a list of chosen images is called, or "".
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._sort, self._show, self._only, self._seed = "highest", "unlabelled", Filter(), 0
         self._listing = Listing(np.empty(0, np.int64), np.empty(0, np.float32), is_live=False)
-        self._covered: tuple[Listing, int] | None = None  # the ranking behind similar images, and its place
+        self._covered: tuple[Listing, int] | None = None  # the ranking behind another list, and its place
         self._standing = _Standing(None, None, 0)
         self.number = 0
-        self.similar_to = ""
+        self.similar_to = self.title = ""
         self._n_models = 0  # images whose like are listed
         self._reasons: dict[int, str] = {}  # of the images of mixed pages
         self._doubted: dict[str, Label] = {}  # the labels to be judged again, blindly
@@ -69,7 +71,7 @@ class Shelf:
 
     def is_random(self, per_page: int) -> bool:
         """Whether an order by score was wanted and there were no scores yet for this page."""
-        return not self.similar_to and self.number * per_page < self._n_random
+        return self._covered is None and self.number * per_page < self._n_random
 
     def n_pages(self, per_page: int) -> int:
         """Return the number of pages, at least 1."""
@@ -84,7 +86,8 @@ class Shelf:
         self._doubted = self._session.labels.current() if sort == "second look" else {}
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
-        self.number, self.similar_to, self._covered = 0, "", None
+        self._covered = None
+        self.number, self.similar_to, self.title = 0, "", ""
 
     def hides(self, line: Label) -> bool:
         """Whether a label is older than this list of labels to judge again, which must not show it."""
@@ -100,19 +103,30 @@ class Shelf:
         """
         like = (c.image_id for c in self._session.similar(image_ids, _N_SIMILAR))
         listed = dict.fromkeys([*image_ids, *like])
-        if self._covered is None:
-            self._covered = self._listing, self.number * per_page
-        self._listing = Listing(self._session.places(listed), self._session.scores, is_live=False)
-        self.number = 0
+        self._cover(self._session.places(listed), per_page)
         self.similar_to = image_ids[0] if len(image_ids) == 1 else f"{len(image_ids)} images"
         self._n_models = len(image_ids)
 
+    def list_images(self, image_ids: Sequence[str], title: str, per_page: int) -> None:
+        """List some images, the highest scores first, under a title."""
+        scores = self._session.scores
+        places = np.sort(self._session.places(dict.fromkeys(image_ids)))
+        self._cover(places[np.argsort(-scores[places], kind="stable")], per_page)  # NaN comes last
+        self.title = title
+
+    def _cover(self, order: NDArray[np.int64], per_page: int) -> None:
+        """List images in place of the ranking, which waits where it was left."""
+        if self._covered is None:
+            self._covered = self._listing, self.number * per_page
+        self._listing = Listing(order, self._session.scores, is_live=False)
+        self.number, self.similar_to, self.title = 0, "", ""
+
     def uncover(self, per_page: int) -> bool:
-        """Go back from similar images to the ranking, where it was left; whether there was one."""
+        """Go back from another list to the ranking, where it was left; whether there was one."""
         if self._covered is None:
             return False
         (self._listing, first), self._covered = self._covered, None
-        self.number, self.similar_to = first // per_page, ""
+        self.number, self.similar_to, self.title = first // per_page, "", ""
         return True
 
     def page(self, number: int, per_page: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -157,6 +171,8 @@ class Shelf:
             return [
                 "shown for its like" if k <= n_models else f"{like}: rank {k - n_models:,}" for k in places
             ]
+        if self.title:
+            return [f"{self.title}: rank {k:,} of {n:,}" for k in places]
         if self.is_random(per_page):
             return ["random: nothing is scored yet"] * len(places)
         if self._reasons:
@@ -171,6 +187,7 @@ class Shelf:
 
     def find(self, image_ids: Sequence[str], per_page: int) -> int | None:
         """Return the number of the first page that lists one of these images; None if none does."""
+        self._renew()
         at = self._listing.positions(self._session.places(image_ids))
         return int(at[0]) // per_page if len(at) else None
 
@@ -181,11 +198,17 @@ class Shelf:
         """
         found = self._session.find(text)
         exact = self._session.places([text])
+        self._renew()
         at = self._listing.positions(exact if len(exact) else found)
         if not len(at):
             return None
         later = at[at > after]
         return int(later[0] if len(later) else at[0])
+
+    def _renew(self) -> None:
+        """Order what was not seen as a page taken now would be: what is found is then where it is found."""
+        if self._listing.is_live:
+            self._listing.splice(self._newest(), self._session.scores)
 
     def ahead(self, per_page: int) -> NDArray[np.int64]:
         """Return the images of the next page, as it would be now."""
@@ -207,7 +230,11 @@ class Shelf:
         """
         now, listed = self._standing_now(), self._standing
         is_quiet = self._listing.is_live or self._sort not in {*BY_SCORE, "mixed", "rising"}
-        if now.ranked_by is None or self.similar_to or (now[:2] == listed[:2] if is_quiet else now == listed):
+        if (
+            now.ranked_by is None
+            or self._covered is not None
+            or (now[:2] == listed[:2] if is_quiet else now == listed)
+        ):
             return ""
         if now.ranked_by != listed.ranked_by and now.ranked_by in _NEW:
             return _NEW[now.ranked_by]

@@ -5,10 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from amatch_widgets.errors import ImageReadError, JournalError, StateError
+from amatch_widgets.errors import ImageReadError, JournalError, LabelError, StateError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.query.strategies import Candidate
+from amatch_widgets.session import Filter
 from amatch_widgets.widgets.gallery import Gallery, _score_text
 from amatch_widgets.widgets.view import Desk
 
@@ -244,6 +245,68 @@ def test_the_place_in_the_list_survives_other_page_sizes_meanwhile(board, sessio
     board.gallery.choose(per_page=24)
     board.gallery.show_ranking()
     assert board.gallery.image_ids == left[:24]
+
+
+def test_chosen_images_are_a_list_of_their_own_the_best_first(board, session, ranked):
+    scores = ranked(1)
+    board.gallery.refresh()
+    board.gallery.turn(1)
+    left = dict(board.gallery.page, serial=0)
+    chosen = ["150", "007", "033"]
+    board.gallery.show_images(chosen, "3 images from the map")
+    assert board.gallery.title == "3 images from the map"
+    assert list(board.gallery.image_ids) == sorted(chosen, key=lambda i: -scores[int(i)])
+    board.press(1, "normal")
+    reason = session.labels.get(board.gallery.image_ids[1]).reason
+    assert reason == "3 images from the map: rank 2 of 3"
+    ranked(2)
+    board.gallery.apply([ScoresChanged(0, 200, "instant")])
+    assert board.gallery.stale == ""
+    board.gallery.vue_do_back({})
+    assert (board.gallery.title, dict(board.gallery.page, serial=0)) == ("", left)
+
+
+def test_similar_images_and_chosen_ones_follow_each_other_and_lead_back_to_the_ranking(
+    board, session, monkeypatch
+):
+    monkeypatch.setattr(session, "similar", similar_to("150"))
+    left = board.gallery.image_ids
+    board.gallery.show_images(["001"], "1 image")
+    board.gallery.show_similar("003")
+    assert (board.gallery.title, board.gallery.similar_to) == ("", "003")
+    board.gallery.show_images(["001"], "1 image")
+    assert (board.gallery.title, board.gallery.similar_to) == ("1 image", "")
+    board.gallery.show_ranking()
+    assert (board.gallery.title, board.gallery.image_ids) == ("", left)
+
+
+def test_an_image_is_gone_to_where_it_is_listed_or_else_among_all(board, session, ranked):
+    ranked(1)
+    board.gallery.refresh()
+    last = session.source.ids[int(session.ranking(show="unlabelled")[-1])]
+    board.gallery.show_image(last)
+    assert (board.gallery.show, board.gallery.page["number"]) == ("unlabelled", 3)
+    assert board.gallery.image_ids[board.pointed()[1]] == last
+    board.gallery.show_images(["001"], "1 image")
+    board.gallery.show_image(last)  # not in this list, but in the ranking
+    assert (board.gallery.title, board.gallery.show) == ("", "unlabelled")
+    assert board.gallery.image_ids[board.pointed()[1]] == last
+    labelled = next(iter(session.labels.current()))
+    board.gallery.choose(sort="recent", only=Filter(contains="nothing"))
+    board.gallery.show_image(labelled)
+    assert (board.gallery.sort, board.gallery.show) == ("highest", "all")
+    assert board.pointed() == [board.gallery.page["serial"], board.gallery.image_ids.index(labelled)]
+    with pytest.raises(LabelError, match="'x'"):
+        board.gallery.show_image("x")
+
+
+@pytest.mark.parametrize("go", ["show_image", "jump"])
+def test_an_image_is_found_where_the_newest_ranking_has_it(board, session, ranked, go):
+    ranked(1)  # the list is at random, from before there were scores
+    last = session.source.ids[int(session.ranking(show="unlabelled")[-1])]
+    getattr(board.gallery, go)(last)
+    assert board.gallery.show == "unlabelled"
+    assert board.gallery.image_ids[board.pointed()[1]] == last
 
 
 def test_without_embeddings_there_is_nothing_similar_and_it_is_said(board):
