@@ -103,7 +103,8 @@ class Explainer:
         ranking = self._ranking()
         if ranking is None:
             raise NotTrainedError(
-                "There are no embeddings yet, so there is no score to explain. Make them: session.embed()."
+                "There are no embeddings yet, so there is no score to explain. Wait until they are made, or "
+                "make them: session.embed()."
             )
         if ranking.fit.weights is None:
             raise NotTrainedError(
