@@ -110,13 +110,17 @@ class Preprocess:
         if image.ndim != 3 or 0 in image.shape:  # noqa: PLR2004 - (H, W, C)
             raise ValueError(f"it has shape {image.shape}; height, width and channels are needed")
         if self.crop is not None:
-            top = max(0, (image.shape[0] - self.crop) // 2)
-            left = max(0, (image.shape[1] - self.crop) // 2)
-            image = image[top : top + self.crop, left : left + self.crop]
+            left, top, width, height = self.window(*image.shape[:2])
+            image = image[top : top + height, left : left + width]
         # Four real-valued channels are four bands; of integers they are colour and alpha.
         if image.shape[2] == _RGBA and self.channels == _RGB and image.dtype.kind == "u":
             image = _on_black(image)
         return image
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return left, top, width and height of the part of an image that the crop keeps, px."""
+        wide, high = (n if self.crop is None else min(n, self.crop) for n in (width, height))
+        return (width - wide) // 2, (height - high) // 2, wide, high
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options, JSON-able."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from amatch_widgets.errors import LabelError
 from amatch_widgets.learn._threads import one_thread
@@ -23,7 +23,7 @@ from ._evidence import Labelled, choose_spaces, regression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["InstantFit", "InstantHead"]
+__all__ = ["InstantFit", "InstantHead", "score_of"]
 
 _Floats = NDArray[np.float32]
 
@@ -267,13 +267,7 @@ class InstantHead:
         return mean, mean + max(float(np.concatenate(margins).mean()), spread)
 
     def _to_unit(self, projected: _Floats, bias: float) -> _Floats:
-        """Map the logits -2 to 0.12 and 2 to 0.88, those of the pool's mean and of an anomaly.
-
-        By x / (1 + |x|) and not the logistic function: in float32 the latter is 1 for what lies
-        far out, and the images that matter most would be tied.
-        """
-        x = (projected.astype(np.float64) + bias) * (_KNEE / _LOGIT)
-        return self._where_usable(0.5 + 0.5 * x / (1 + np.abs(x)))
+        return self._where_usable(score_of(projected.astype(np.float64) + bias))
 
     def _by_rank(self, values: _Floats) -> _Floats:
         usable = np.flatnonzero(self._is_usable)
@@ -314,6 +308,25 @@ class InstantHead:
         known = [i for i in sorted(labels) if self._is_usable[i]]
         by_class = [[i for i in known if labels[i] == label] for label in (1, 0)]
         return np.array(by_class[0], np.int64), np.array(by_class[1], np.int64)
+
+
+def score_of(logits: ArrayLike) -> NDArray[np.float64]:
+    """Map the logits -2 to 0.12 and 2 to 0.88, those of the pool's mean and of an anomaly.
+
+    By x / (1 + |x|) and not the logistic function: in float32 the latter is 1 for what lies far out,
+    and the images that matter most would be tied.
+
+    Parameters
+    ----------
+    logits : array of float, any shape
+
+    Returns
+    -------
+    ndarray of float64, same shape
+        In (0, 1).
+    """
+    x = np.asarray(logits, np.float64) * (_KNEE / _LOGIT)
+    return np.asarray(0.5 + 0.5 * x / (1 + np.abs(x)))
 
 
 def _standard(direction: _Floats, pool: _Floats) -> _Floats:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.learn.embed import Embedder
 
-__all__ = ["embed_images"]
+__all__ = ["digest", "embed_images"]
 
 _MAX_DIMS = 512  # numbers per vector, at most: what a disk needs room for
 _FORMAT = 1
@@ -95,7 +95,7 @@ def embed_images(
         "n_images": n,
         "image": asdict(image),
         "backbone": config.backbone,
-        "weights": _digest(model),
+        "weights": digest(model),
         "side": side,
         "n_views": embedder.n_views,
     }
@@ -178,7 +178,7 @@ def _fill(
         )
 
 
-def _digest(model: Classifier) -> str:
+def digest(model: Classifier) -> str:
     """Return a digest of the weights that embeddings depend on: all but the head's."""
     digest = hashlib.sha256()
     head = {id(parameter) for parameter in model.head.parameters()}

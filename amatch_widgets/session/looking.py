@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.query.estimate import Remaining
     from amatch_widgets.query.layout import Method
+    from amatch_widgets.session.explain import Explanation
 
 __all__ = ["Looking"]
 
@@ -377,6 +378,37 @@ class Looking(Parts):
         """
         self._check_ids([image_id])
         return self.pictures.cutout(image_id, rendering, side)
+
+    def explain(self, image_id: str) -> Explanation:
+        """Show which parts of an image the instant tier's score rests on, by covering one after another.
+
+        It takes about a second, and some more at the first time. A running job waits for it between
+        two of its steps, and goes on as if nothing had been; one that is paused stays so.
+
+        Parameters
+        ----------
+        image_id : str
+
+        Returns
+        -------
+        Explanation
+            A map of what the logit loses without each part. The trained model is not asked, also
+            where it takes part in the ranking.
+
+        Raises
+        ------
+        LabelError
+            If there is no such id.
+        NotTrainedError
+            If there are no embeddings yet, or no anomaly is labelled.
+        ImageReadError
+            If the image cannot be read.
+        StateError
+            If the session is closed, or the weights of the network have changed meanwhile.
+        """
+        self._check_ids([image_id])
+        self._tiers.wait(_PATIENCE_S)
+        return self._explain(self._index[image_id])
 
     def top(self, n: int = 100) -> pd.DataFrame:
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from amatch_widgets.labels import LabelStore
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session.audits import Audits
+    from amatch_widgets.session.explain import Explainer
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
     from amatch_widgets.session.tiers import Tiers
@@ -36,6 +37,7 @@ class Parts:
     _board: Scoreboard
     _tiers: Tiers
     _audits: Audits
+    _explain: Explainer
     _tables: set[Path]
     _notices: list[str]
     _workspace: Workspace

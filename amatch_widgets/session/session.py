@@ -20,6 +20,7 @@ from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.engine import Engine
+from amatch_widgets.session.explain import Explainer
 from amatch_widgets.session.history import History
 from amatch_widgets.session.labelling import Labelling
 from amatch_widgets.session.learnable import Learnable
@@ -161,6 +162,13 @@ class Session(Labelling, Looking):
             has_up=lambda: self._manifest.has_up,
         )
         self._worker = Worker(self.hub)
+        self._explain = Explainer(
+            self.source,
+            self._pool,
+            manifest=lambda: self._manifest,
+            ranking=lambda: self._tiers.ranking,
+            run=self._worker.ask,
+        )
         self._tables: set[Path] = set()
         self._notices += self._tiers.open()
         if labels is not None:

@@ -32,12 +32,30 @@ if TYPE_CHECKING:
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
 
-__all__ = ["Outcome", "Tiers"]
+__all__ = ["Outcome", "Ranking", "Tiers"]
 
 # What a training looks at more closely: enough for some hundreds of draws, and few enough for a good
 # part to be anomalies. In single runs 5 % did no better than 2 %.
 _LIKELY, _LEAST_LIKELY = 0.02, 50
 _PATIENCE_S = 60.0  # a fit takes less than a second for 100,000 images; more on a machine that is busy
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What the instant tier ranks by.
+
+    Attributes
+    ----------
+    fit : InstantFit
+    projection : mapping of str to ndarray
+        Arrays of the `Projection` that made the vectors.
+    key : dict
+        Of the embeddings: how they were made.
+    """
+
+    fit: InstantFit
+    projection: Mapping[str, npt.NDArray[Any]]
+    key: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +273,14 @@ class Tiers:
     def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
         """Judge each of these labels by fits that were not shown it; see `InstantHead.held_out`."""
         return self._instant.held_out(labels)
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """What the instant tier ranks by now; None before there are embeddings."""
+        store, offer, key = self._store, self._offer, self._manifest().embeddings
+        if store is None or store.projection is None or offer is None or key is None:
+            return None
+        return Ranking(offer.fit, store.projection, key)
 
     def refit(self) -> None:
         """Tell that the labels have changed; returns at once."""

@@ -12,6 +12,7 @@ from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
+from amatch_widgets.widgets.heat import explained
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.thumbnails import data_url
@@ -34,15 +35,16 @@ class Detail(Part):
     """One image seen closely; alone (``Detail(session).show(image_id)``) or over a gallery.
 
     The image is read on a background thread, in full and once; its picture goes to the browser as a
-    message and is in no trait. Up to 2048 pixels a side it is sent whole and without loss. A larger
-    one is sent reduced, and the part in sight follows at full resolution when it is zoomed in.
+    message and is in no trait, and so does the map of why it scored so. Up to 2048 pixels a side it
+    is sent whole and without loss. A larger one is sent reduced, and the part in sight follows at
+    full resolution when it is zoomed in.
 
     Over a gallery, keys that are not the detail's own mean the gallery: it labels and moves its
     cursor, and the detail goes with it. A neighbour that was clicked is not on the gallery's
     page; until the way back, labels are the detail's own.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
-    an image is read or drawn. ``_closeup`` belongs to the background thread.
+    an image is read or drawn. ``_closeup`` is set by the background thread alone.
 
     Parameters
     ----------
@@ -88,6 +90,7 @@ class Detail(Part):
         self._rendering = self._used = Rendering()
         self._closeup: Closeup | None = None
         self._work = Newest("amatch-detail")
+        self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training
         super().__init__(session, desk)
         with self.desk.lock:
             self.is_guest = use is not None
@@ -109,6 +112,7 @@ class Detail(Part):
         """Show nothing any more."""
         with self.desk.lock:
             self._work.clear()
+            self._why.clear()
             self._work.do("forget", self._forget)
             with self.hold_sync():
                 self.is_open, self.kept = False, []
@@ -157,9 +161,9 @@ class Detail(Part):
 
     def close(self) -> None:
         """End the background work and take the detail off the screen."""
-        work = getattr(self, "_work", None)
-        if work is not None:
-            work.close()
+        for work in (getattr(self, "_work", None), getattr(self, "_why", None)):
+            if work is not None:
+                work.close()
         super().close()
 
     # What the browser asks for.
@@ -219,6 +223,13 @@ class Detail(Part):
         if data.get("number") == number:
             self._work.do("part", lambda: self._send_part(number, rendering, (x, y, width, height)))
 
+    @handler("Explaining the score")
+    def vue_do_why(self, data: dict[str, Any]) -> None:
+        """Send a map of which parts of the image its score rests on."""
+        number, image_id = self.number, self.image_id
+        if data.get("number") == number and self.is_open:
+            self._why.do("why", lambda: self._send_why(number, image_id))
+
     @handler("Loading the image")
     def vue_want(self, _data: dict[str, Any]) -> None:
         """Send the image to a browser that has just drawn the detail."""
@@ -232,6 +243,7 @@ class Detail(Part):
         if image_id not in session.pictures:
             raise LabelError(f"Unknown image id {image_id!r}: there is no such image.")
         self._work.clear()
+        self._why.clear()
         with self.hold_sync():
             self.is_open, self.number, self.image_id = True, next(self._numbers), image_id
             if home is not None:
@@ -309,6 +321,24 @@ class Detail(Part):
         with self.desk.lock:
             if number == self.number and rendering == self._rendering.pixels:
                 self.send({"method": "part", "args": [number, [x, y, width, height], url]})
+
+    def _send_why(self, number: int, image_id: str) -> None:
+        why: dict[str, Any] = {"url": ""}  # it is not to be had
+        failure: Exception | None = None
+        try:
+            closeup = self._closeup
+            if closeup is None or closeup.image_id != image_id:
+                closeup = Closeup(self.session.pictures, image_id)
+            why = explained(self.session, image_id, closeup.shape)
+        except Exception as error:  # noqa: BLE001 (a border: it is told in words)
+            failure = error
+        with self.desk.lock:
+            if number != self.number or not self.is_open:
+                return  # nobody waits for it any more
+            if failure is not None:
+                why["problem"] = in_words(failure)
+                self.desk.report(failure, "Explaining the score")
+            self.send({"method": "why", "args": [number, why]})
 
     def _send_neighbours(self, number: int, image_id: str, rendering: Rendering) -> None:
         found, note = nearest_labelled(self.session, image_id, _N_NEIGHBOURS)

@@ -13,6 +13,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from amatch_widgets.errors import AmatchError, StateError
 from amatch_widgets.events import Event, EventHub, Failed, StateChanged
@@ -39,13 +41,15 @@ def plain_text(error: BaseException) -> str:
 
 
 Job = Callable[[], Iterator[Event]]
+_Answer = TypeVar("_Answer")
 
 
 class Worker:
     """Run one job at a time on a thread of its own.
 
     All code of a job runs on that thread: making the iterator, each item, and its
-    ``close()``. The thread is a daemon and starts with the first job.
+    ``close()``. Errands, short calls whose answer somebody waits for, are run there too, between
+    two items. The thread is a daemon and starts with the first job or errand.
 
     Parameters
     ----------
@@ -69,6 +73,7 @@ class Worker:
         self._state = State.IDLE
         self._name: str | None = None
         self._task: Job | None = None
+        self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._stopping = False
         self._closing = False
         self._is_settled = True  # the last job has ended and its events are published
@@ -118,11 +123,37 @@ class Worker:
             self._apply(Command.START)
             self._name, self._task, self._error, self._is_settled = name, job, None, False
             self._outbox.append(StateChanged(self._state, name))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="amatch-worker", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+            self._wake()
         self._publish()
+
+    def ask(self, errand: Callable[[], _Answer]) -> _Answer:
+        """Run a short call on the worker's thread, and return what it returns or raise what it raises.
+
+        It is run at once where no job runs or one is paused, else before the job's next item; the
+        job waits meanwhile and goes on as if nothing had been. The state stays as it is.
+
+        Parameters
+        ----------
+        errand : callable
+            Called without arguments.
+
+        Returns
+        -------
+        object
+
+        Raises
+        ------
+        StateError
+            If the worker is closed, also while this waits, or this is called on its own thread.
+        """
+        self._refuse_on_own_thread("ask itself")
+        answer: Future[_Answer] = Future()
+        with self._changed:
+            if self._closing:
+                raise StateError(f"Cannot ask now: {WHY_NOT[State.CLOSED]}")
+            self._errands.append((errand, answer))
+            self._wake()
+        return answer.result()
 
     def pause(self) -> None:
         """Hold the job before its next item; returns at once.
@@ -222,6 +253,13 @@ class Worker:
         if thread is not None:
             thread.join()
 
+    def _wake(self) -> None:
+        """See to it that the thread looks for something to do; under the lock."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="amatch-worker", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
     def _settles(self, timeout_s: float | None) -> bool:
         """Wait until the last job has ended; False after `timeout_s`. Under the lock."""
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -282,8 +320,11 @@ class Worker:
 
     def _run(self) -> None:
         while True:
+            self._run_errands()
             with self._changed:
-                self._changed.wait_for(lambda: self._task is not None or self._closing)
+                self._changed.wait_for(lambda: self._task is not None or self._errands or self._closing)
+                if self._errands:
+                    continue
                 if self._task is None:
                     return
                 task, self._task = self._task, None
@@ -312,10 +353,31 @@ class Worker:
                 close()
 
     def _may_go_on(self) -> bool:
-        """Hold while paused; False if the job is to stop."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._state is not State.PAUSED)
-            return not self._stopping
+        """Run the errands, and hold while paused; False if the job is to stop."""
+        while True:
+            self._run_errands()
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopping or self._errands or self._state is not State.PAUSED
+                )
+                if self._stopping or not self._errands:  # those that are left are run when the job has ended
+                    return not self._stopping
+
+    def _run_errands(self) -> None:
+        """Answer all that wait for one; with an error once the worker is to close."""
+        while True:
+            with self._changed:
+                if not self._errands:
+                    return
+                errand, answer = self._errands.popleft()
+                is_closing = self._closing
+            try:
+                if is_closing:
+                    raise StateError("The session was closed meanwhile. Open it again.")  # noqa: TRY301
+                answer.set_result(errand())
+            except BaseException as error:  # noqa: BLE001 (a border: it is raised where it was asked)
+                answer.set_exception(error)
+            del errand, answer
 
     def _end(self, error: BaseException | None) -> None:
         if error is not None:

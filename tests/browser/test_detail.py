@@ -296,6 +296,45 @@ def test_hostile_names_damaged_files_and_large_images(notebook, tmp_path):
     assert journal(tmp_path)["large.png"] == "anomaly"
 
 
+def test_why_lies_over_the_image_follows_zoom_and_goes_with_it(notebook, sky):
+    cells = [*sky, "session.wait()", "session.close()"]  # the dashboard embeds by itself
+    nb = show(notebook, cells)
+    page = nb.page
+    nb.run(2)
+    click_tile(page, 0)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{OPEN} .amw-d-picture")
+    page.keyboard.press("w")
+    heat = page.locator(".amw-d-heat img")
+    heat.wait_for()
+    assert page.eval_on_selector(".amw-d-heat img", "e => e.naturalWidth") == 64
+    assert "score would be lower" in page.inner_text(".amw-d-why")
+    assert "Score 0." in page.inner_text(".amw-d-why")
+    assert heat.bounding_box() == page.locator(".amw-d-picture").bounding_box()
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert heat.bounding_box() == page.locator(".amw-d-picture").bounding_box()
+
+    page.keyboard.press("w")  # hidden, and shown again without being asked for anew
+    page.wait_for_selector(".amw-d-heat", state="detached")
+    page.wait_for_selector(".amw-d-why")
+    page.click(".amw-d-ask")
+    heat.wait_for()
+    page.locator(".amw-d-opacity").fill("1")
+    page.wait_for_function("getComputedStyle(document.querySelector('.amw-d-heat')).opacity === '1'")
+    page.locator(".amw-d-id").click()  # arrows move the slider as long as it has the focus
+
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".amw-d-heat", state="detached")
+    page.wait_for_selector(f"{OPEN} .amw-d-picture")
+    assert not page.locator(".amw-d-why").count()
+    nb.run(3)
+    page.locator(".amw-d-id").click()
+    page.keyboard.press("w")
+    page.wait_for_selector(".amw-d-why-not")
+    assert "closed" in page.inner_text(".amw-d-why-not")
+
+
 def test_links_to_the_sky_open_in_the_browser_of_the_user(notebook, light, tmp_path):
     nb = show(
         notebook,

@@ -14,6 +14,7 @@ from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering, render
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.session import Session
+from amatch_widgets.session.explain import Explanation
 from amatch_widgets.widgets import Dashboard, Detail
 from amatch_widgets.widgets.view import Desk
 
@@ -308,6 +309,63 @@ def test_a_neighbour_is_visited_and_leads_back(screen):
     screen.picture()
     screen.detail.vue_do_home({})
     assert screen.detail.image_id == "007"
+
+
+def explain_of(losses):
+    return lambda i: Explanation(i, np.full((32, 32), losses, np.float32), 2.0, 0.88, (11, 6))
+
+
+def test_why_is_answered_beside_the_picture_and_is_in_no_trait(screen, session, monkeypatch):
+    monkeypatch.setattr(session, "explain", explain_of(1))
+    screen.detail.show("007")
+    screen.detail.vue_do_why({"number": screen.detail.number})
+    why = screen.last("why")[0]
+    assert pixels(why["url"]).shape == (32, 32, 4)
+    assert why["at"] == [0, 0, 64, 64]
+    assert why["rows"][0].startswith("Score 0.880")
+    screen.last("thumbnails")
+    assert "data:image" not in repr(screen.detail.get_state())
+    assert not screen.messages
+
+
+def test_why_of_an_image_that_was_left_is_not_sent(screen, session, monkeypatch):
+    held, gate = threading.Event(), threading.Event()
+    asked = []
+
+    def slow(image_id):
+        asked.append(image_id)
+        held.set()
+        assert gate.wait(WAIT_S)
+        return explain_of(1)(image_id)
+
+    monkeypatch.setattr(session, "explain", slow)
+    screen.detail.show("000")
+    screen.detail.vue_do_why({"number": screen.detail.number})
+    assert held.wait(WAIT_S)
+    for k in range(1, 4):
+        screen.detail.show(f"00{k}")
+        screen.detail.vue_do_why({"number": screen.detail.number})
+        screen.detail.vue_do_why({"number": screen.detail.number - 1})  # late: the image had changed
+    screen.picture()  # which does not wait for it
+    gate.set()
+    screen.last("why")
+    assert asked == ["000", "003"]
+    assert [m["args"][0] for m in screen.sent if m["method"] == "why"] == [screen.detail.number]
+
+
+def test_why_that_is_not_to_be_had_is_said_in_words(screen, session, monkeypatch):
+    session.label(dict.fromkeys(session.labels.current()))
+    screen.detail.show("007")
+    screen.detail.vue_do_why({"number": screen.detail.number})
+    why = screen.last("why")[0]
+    assert (why["url"], "no embeddings yet" in why["problem"]) == ("", True)
+    assert screen.messages == [("error", why["problem"])]
+    monkeypatch.setattr(session, "explain", lambda _: {}[3])
+    screen.detail.vue_do_why({"number": screen.detail.number})
+    assert "KeyError" in screen.last("why", lambda args: "KeyError" in args[1]["problem"])[0]["problem"]
+    screen.detail.leave()
+    screen.detail.vue_do_why({"number": screen.detail.number})
+    assert [m["method"] for m in screen.sent].count("why") == 2
 
 
 class Catalogue(DemoSource):

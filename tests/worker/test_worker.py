@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import gc
 import itertools
@@ -716,3 +717,81 @@ def test_an_error_can_still_be_had_after_closing(worker, mailbox):
     worker.close(_PATIENCE_S)
     with pytest.raises(ValueError, match="x"):
         worker.wait()
+
+
+# ---- errands --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked():
+    """A worker that is closed in the end, and whom to ask from another thread."""
+    worker = Worker(EventHub())
+    with concurrent.futures.ThreadPoolExecutor(2) as others:
+        yield worker, lambda errand: others.submit(worker.ask, errand)
+        worker.close()
+
+
+def test_an_errand_is_run_on_the_workers_thread_while_it_is_idle(asked):
+    worker, _ = asked
+    assert worker.ask(threading.current_thread).name == "amatch-worker"
+    with pytest.raises(KeyError, match="3"):
+        worker.ask(lambda: {}[3])
+    assert worker.state is IDLE
+    worker.start("after it", lambda: iter([Message("info", "done")]))
+    worker.wait(_PATIENCE_S)
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_an_errand_is_run_between_two_items_of_a_job_and_while_it_is_paused(asked, is_paused):
+    worker, ask = asked
+    steps = Steps()
+    worker.start("steps", steps)
+    steps.has_begun_a_step()
+    if is_paused:
+        worker.pause()
+    answer = ask(lambda: (steps.n, worker.state, threading.current_thread()))
+    assert not answer.done()
+    steps.let.release()
+    assert answer.result(_PATIENCE_S) == (1, PAUSED if is_paused else RUNNING, steps.threads["step"])
+    if is_paused:
+        assert worker.ask(lambda: steps.n) == 1
+        assert worker.state is PAUSED
+        worker.resume()
+    steps.has_begun_a_step()
+    steps.end()
+    worker.wait(_PATIENCE_S)
+
+
+def test_an_errand_that_fails_does_not_harm_the_job(asked):
+    worker, ask = asked
+    steps = Steps()
+    worker.start("steps", steps)
+    steps.has_begun_a_step()
+    answer = ask(lambda: 1 / 0)
+    steps.let.release()
+    assert isinstance(answer.exception(_PATIENCE_S), ZeroDivisionError)
+    steps.has_begun_a_step()
+    assert worker.state is RUNNING
+    steps.end()
+    worker.wait(_PATIENCE_S)
+
+
+def test_a_worker_that_closes_answers_nobody_any_more(asked):
+    worker, ask = asked
+    steps = Steps()
+    worker.start("steps", steps)
+    steps.has_begun_a_step()
+    answer = ask(lambda: pytest.fail("it was closed"))
+    with pytest.raises(TimeoutError):
+        worker.close(timeout_s=0)
+    steps.let.release()
+    with pytest.raises(StateError, match="closed meanwhile"):
+        answer.result(_PATIENCE_S)
+    with pytest.raises(StateError, match="Cannot ask now: it is closed"):
+        worker.ask(lambda: None)
+
+
+def test_the_worker_cannot_run_an_errand_of_its_own(asked):
+    worker, _ = asked
+    with pytest.raises(StateError, match="cannot ask itself"):
+        worker.ask(lambda: worker.ask(lambda: None))

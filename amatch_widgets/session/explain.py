@@ -1,0 +1,164 @@
+"""Why an image scored as it did: which parts of it the instant tier's score rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from amatch_widgets.errors import ImageReadError, NotTrainedError, StateError
+from amatch_widgets.session.embedding import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from amatch_widgets.images.pixels import PixelPool
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.learn.embed import Embedder
+    from amatch_widgets.session.manifest import Manifest
+    from amatch_widgets.session.tiers import Ranking
+
+__all__ = ["Explainer", "Explanation"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Which parts of an image its score rests on.
+
+    Attributes
+    ----------
+    image_id : str
+    losses : ndarray of float32, shape (S, S)
+        How much of the logit is lost when this part of the image, as the model sees it, is covered.
+        Positive: it speaks for an anomaly. Negative: against it. About 0: it does not matter.
+    logit : float
+        Of the whole image: -2 is the mean of all images, 2 what is expected of an anomaly.
+    score : float, in [0, 1]
+        What the logit is as a score.
+    patch_px : tuple of int
+        How wide the covering patches were, px of the map: it cannot be finer than the last.
+    tier : {"instant"}
+        What was asked. The trained model is not, also where it takes part in the ranking.
+    """
+
+    image_id: str
+    losses: npt.NDArray[np.float32]
+    logit: float
+    score: float
+    patch_px: tuple[int, ...]
+    tier: Literal["instant"] = "instant"
+
+    def __repr__(self) -> str:
+        return (
+            f"Explanation({self.image_id!r}, score {self.score:.3f}, logit {self.logit:.2f}, parts from "
+            f"{self.losses.min():+.2f} to {self.losses.max():+.2f}, {self.tier} tier)"
+        )
+
+    @property
+    def score_without(self) -> float:
+        """The score, in [0, 1], without the part that speaks most for an anomaly."""
+        from amatch_widgets.query.head import score_of  # noqa: PLC0415 (imports scikit-learn)
+
+        return float(score_of(self.logit - max(float(self.losses.max()), 0.0)))
+
+
+class Explainer:
+    """Explain scores of the instant tier by covering parts of the images.
+
+    Parameters
+    ----------
+    source : ImageSource
+    pool : PixelPool
+    manifest : callable
+        Returns the manifest as it is now.
+    ranking : callable
+        Returns what the instant tier ranks by now; None without embeddings.
+    run : callable
+        Runs a function on the worker's thread and returns what it returns.
+
+    Notes
+    -----
+    Thread safety: any thread may ask but the worker's. ``_embedder`` belongs to the worker's thread.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        pool: PixelPool,
+        *,
+        manifest: Callable[[], Manifest],
+        ranking: Callable[[], Ranking | None],
+        run: Callable[[Callable[[], Explanation]], Explanation],
+    ) -> None:
+        self._source, self._pool, self._run = source, pool, run
+        self._manifest, self._ranking = manifest, ranking
+        # The one of last time: tens of MB, where making it anew takes longer than asking it.
+        self._embedder: tuple[dict[str, Any], Embedder] | None = None
+
+    def __call__(self, index: int) -> Explanation:
+        """Explain the score of one image; see `Session.explain`."""
+        ranking = self._ranking()
+        if ranking is None:
+            raise NotTrainedError(
+                "There are no embeddings yet, so there is no score to explain. Wait until they are made, or "
+                "make them: session.embed()."
+            )
+        if ranking.fit.weights is None:
+            raise NotTrainedError(
+                "No anomaly is labelled yet, so there is no score to explain: the images are ordered by "
+                "novelty. Label an anomaly first."
+            )
+        images, _ = self._pool.batch([index])  # here: the worker need not wait for the disk
+        if not len(images):
+            image_id = self._source.ids[index]
+            raise ImageReadError(image_id, self._pool.problems.get(image_id, "it could not be read"))
+        return self._run(lambda: self._explain(index, images[0], ranking))
+
+    def _explain(self, index: int, image: npt.NDArray[np.uint8], ranking: Ranking) -> Explanation:
+        """Explain; on the worker's thread."""
+        from amatch_widgets.learn.occlusion import occlusion_map, patch_sides  # noqa: PLC0415 (used here alone)
+        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
+        from amatch_widgets.query.head import score_of  # noqa: PLC0415 (imports scikit-learn)
+
+        embedder, fit = self._ready_embedder(ranking.key), ranking.fit
+        assert fit.weights is not None  # as was asked before
+        # Both maps in one, and without the rounding to float16 in between.
+        matrix, shift = Projection.from_arrays(ranking.projection).as_affine()
+        weights, bias = matrix @ fit.weights, np.float32(fit.bias - shift @ fit.weights)
+        losses, logit = occlusion_map(image, lambda copies: embedder.raw(copies) @ weights + bias)
+        losses.flags.writeable = False
+        return Explanation(
+            image_id=self._source.ids[index],
+            losses=losses,
+            logit=logit,
+            score=float(score_of(logit)),
+            patch_px=patch_sides(len(image)),
+        )
+
+    def _ready_embedder(self, key: dict[str, Any]) -> Embedder:
+        """Return the network that the embeddings of this key were made with."""
+        from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
+
+        if self._embedder is None or self._embedder[0] != key:
+            self._embedder, config = None, self._manifest().train
+            # It leaves the random numbers of a training alone.
+            model = build_classifier(
+                config.backbone, channels=self._source.channels, weights=config.weights, seed=config.seed
+            )
+            if digest(model) != key["weights"]:
+                raise StateError(
+                    "The weights of the network are others than those the embeddings were made with, so the "
+                    "score cannot be explained. Open a new session."
+                )
+            model = model.to(choose_device(config.device))
+            # In bfloat16 the maps of galaxies were up to a fifth of their range off: differences are small.
+            self._embedder = (
+                key,
+                Embedder(model, side=key["side"], n_views=key["n_views"], precision="float32"),
+            )
+        return self._embedder[1]
