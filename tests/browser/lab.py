@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def chromium() -> str | None:
     return None
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Lab:
     """A JupyterLab server on a free port, in a process group of its own.
 
@@ -53,9 +60,7 @@ class Lab:
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         self.token = "amatch"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         state = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
         state |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "lab-settings")}
@@ -65,6 +70,7 @@ class Lab:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
         state |= {"AMATCH_CACHE": str(folder / "cache")}  # embeddings: not those of the user
+        self.environment = {**os.environ, **state}
         self._log = (folder / "jupyterlab.log").open("wb")
         self._process = subprocess.Popen(
             [
@@ -74,11 +80,12 @@ class Lab:
                 f"--ServerApp.root_dir={self.root}",
                 f"--IdentityProvider.token={self.token}",
                 "--LabApp.expose_app_in_browser=True",
+                "--JupyterNotebookApp.expose_app_in_browser=True",
                 "--LabServerApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             ],
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **state},
+            env=self.environment,
             start_new_session=True,  # its kernels die with it, and nothing else does
         )
         try:
@@ -141,6 +148,65 @@ class Lab:
         """Kill the server and all its kernels."""
         with contextlib.suppress(OSError):
             self.stop_kernels()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+        self._log.close()
+
+
+class Voila:
+    """A Voila server beside a JupyterLab, which runs its notebooks as applications.
+
+    Parameters
+    ----------
+    lab : Lab
+        Whose notebooks are shown.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self._log = (lab.root.parent / "voila.log").open("wb")
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "voila", "--no-browser", str(lab.root)),
+                f"--port={self.url.rpartition(':')[2]}",
+                "--Voila.ip=127.0.0.1",
+                "--show_tracebacks=True",
+            ],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=lab.environment,
+            start_new_session=True,
+        )
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/voila/tree", timeout=10).close()
+            except urllib.error.HTTPError:
+                return  # it answers
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > end:
+                    log = Path(self._log.name).read_text(errors="replace")
+                    raise RuntimeError(f"Voila did not start:\n{log[-3000:]}") from None
+                time.sleep(0.1)
+            else:
+                return
+
+    def show(self, name: str, cells: list[str]) -> str:
+        """Write a notebook, and give the address at which Voila runs it."""
+        self.lab.write(name, cells)
+        return f"{self.url}/voila/render/{name}"
+
+    def close(self) -> None:
+        """Kill the server and all its kernels."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
