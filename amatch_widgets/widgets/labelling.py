@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Dict, Int, List, Unicode
+from traitlets import Bool, Dict, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.labels.reason import same_as
@@ -39,6 +39,7 @@ class Labelling(Part):
     n_undo = Int(0).tag(sync=True)
     n_redo = Int(0).tag(sync=True)
     annotator = Unicode("").tag(sync=True)
+    with_twins = Bool(False).tag(sync=True)  # label what looks the same, too: a network may err in that
     page = Dict().tag(sync=True)
 
     def __init__(self, *args: Any) -> None:
@@ -105,6 +106,11 @@ class Labelling(Part):
 
         self._settle(data, annotate)
 
+    @handler("Changing what is labelled")
+    def vue_do_with_twins(self, data: dict[str, Any]) -> None:
+        """Label the twins of an image with it from now on, or not."""
+        self.with_twins = bool(data.get("on"))
+
     @handler("Undoing")
     def vue_do_undo(self, data: dict[str, Any]) -> None:
         """Take the last action back."""
@@ -129,12 +135,12 @@ class Labelling(Part):
         self._show_labels()
 
     def _of_twins(self, reasons: dict[str, str], label: str | None) -> dict[str, str]:
-        """Return the twins that get the same label, and why: an image that looks the same is labelled once.
+        """Return the twins that get the same label, and why, if the user wants that.
 
         A twin that a person has labelled keeps that; one that was labelled with its twin goes with it.
         """
         store, found = self.session.labels, {}
-        for image_id in reasons:
+        for image_id in reasons if self.with_twins else ():
             why = same_as(image_id)
             for twin in self._twins.get(image_id, ()):
                 line = store.get(twin)

@@ -35,7 +35,7 @@ def test_a_killed_kernel_loses_no_kept_label_and_a_new_one_shows_them_all(notebo
     pid = int(nb.ask("import os; print(os.getpid())"))
     first = labelling.journal(path)
     user = labelling.Labeller(page, seed=1)
-    user.work(50)
+    user.work(36)
     user.settle()
     user.make_room(20)
     n_kept = len(user.lines)

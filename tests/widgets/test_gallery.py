@@ -543,7 +543,9 @@ def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_f
     assert gallery.sort == "highest"
 
 
-def test_an_image_that_looks_the_same_is_labelled_once(board, session, ranked, monkeypatch):
+def test_images_that_look_the_same_are_labelled_together_where_that_is_wanted(
+    board, session, ranked, monkeypatch
+):
     ranked(1)
     gallery = board.gallery
     gallery.refresh()
@@ -553,6 +555,10 @@ def test_an_image_that_looks_the_same_is_labelled_once(board, session, ranked, m
     gallery._use_twins(gallery.page["serial"], {a: [b, elsewhere, known]})
     assert gallery.twins["ids"][:2] == [[b, elsewhere, known], []]
     was = session.labels.get(known)
+    board.press(0, "anomaly")
+    assert session.labels.get(b) is None  # unless it is wanted
+    gallery.undo()
+    gallery.vue_do_with_twins({"on": True})
     board.press(0, "anomaly")
     assert [session.labels.get(i).label for i in (a, b, elsewhere)] == ["anomaly"] * 3
     assert session.labels.get(elsewhere).reason == f"same as {a}"
