@@ -51,7 +51,7 @@ class LabelStore:
     Notes
     -----
     Thread safety: ``_writing`` serialises `set` and guards the journal and ``_splits``;
-    ``_lock`` guards ``_current``, ``_unlabelled``, ``_history`` and ``_actions`` and is never held
+    ``_lock`` guards ``_current``, ``_unlabelled``, ``_tags``, ``_history`` and ``_actions`` and is never held
     during a write, so that readers do not wait for the disk.
     """
 
@@ -62,6 +62,7 @@ class LabelStore:
         self._current: dict[str, Label] = {}  # in order of the last change
         self._unlabelled: dict[str, Label] = {}  # that are starred, tagged or noted all the same
         self._history: list[Label] = []
+        self._tags: Counter[str] = Counter()  # kept as labels come: asked for after each of them
         self._actions = Actions()
         self._splits = Splits(test_share)
         self._closed = False
@@ -280,8 +281,8 @@ class LabelStore:
 
     def tags(self) -> dict[str, int]:
         """Return the tags there are and how many images have each, the most frequent first."""
-        said = [*self.current().values(), *self.unlabelled().values()]
-        return dict(Counter(tag for line in said for tag in line.tags).most_common())
+        with self._lock:
+            return dict((+self._tags).most_common())  # without those that no image has any more
 
     def counts(self) -> dict[str, int]:
         """Return the number of images per class, e.g. ``{"normal": 45, "anomaly": 5}``."""
@@ -382,9 +383,10 @@ class LabelStore:
             self._history.extend(lines)
             for line in lines:
                 image_id = line.image_id
-                self._actions.note(self._current.get(image_id) or self._unlabelled.get(image_id), line)
-                self._current.pop(image_id, None)
-                self._unlabelled.pop(image_id, None)
+                before = self._current.pop(image_id, None) or self._unlabelled.pop(image_id, None)
+                self._actions.note(before, line)
+                self._tags.subtract(() if before is None else before.tags)
+                self._tags.update(line.tags)
                 if line.label is not None:
                     self._current[image_id] = line
                 elif not line.is_empty:

@@ -12,6 +12,7 @@ from amatch_widgets.query.audit import AuditDraw, draw_audit
 from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -70,7 +71,7 @@ class Audits:
             return f"Audits({sum(len(call.image_ids) for call in self._calls)} drawn)"
 
     def draw(
-        self, ids: Any, scores: npt.NDArray[np.float32], free: npt.NDArray[np.int64], n: int
+        self, ids: Sequence[str], scores: npt.NDArray[np.float32], free: npt.NDArray[np.int64], n: int
     ) -> list[tuple[int, float]]:
         """Draw images; see `draw_audit`.
 

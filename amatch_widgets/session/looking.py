@@ -181,12 +181,12 @@ class Looking(Parts):
         Audits are the part of a "mixed" query or gallery page that is drawn at random. Images
         that were drawn and have no label are left out; ``n_audits_open`` counts them.
         """
-        return self._audits.remaining(len(self._board.free()))[0]
+        return self._audits.remaining(self._board.n_free)[0]
 
     @property
     def outlook(self) -> str:
         """What another page is likely to bring, and what is left to find, in plain words."""
-        left, n_open = self._audits.remaining(len(self._board.free()))
+        left, n_open = self._audits.remaining(self._board.n_free)
         said = str(left) if left.n_draws or not left.n_free else _NO_AUDIT
         if n_open:
             said += f" {n_open:,} audited image{'s have' if n_open > 1 else ' has'} no label yet."

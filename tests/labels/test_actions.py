@@ -237,3 +237,15 @@ def test_the_last_thing_taken_away_leaves_nothing():
 def test_one_string_of_tags_is_refused_here_too():
     with pytest.raises(LabelError, match="give a list"):
         LabelStore(None).annotate(["a"], add="merger")
+
+
+def test_tags_are_counted_as_they_are_over_changes_undo_and_a_restart(path):
+    store = LabelStore(path)
+    store.annotate(["a", "b"], add=["merger"])
+    store.set({"a": "anomaly"})
+    store.set({"a": "normal"}, tags=["lens"])
+    assert store.tags() == {"merger": 1, "lens": 1}
+    store.undo()
+    assert store.tags() == LabelStore(path).tags() == {"merger": 2}
+    store.annotate(["a", "b"], remove=["merger"])
+    assert store.tags() == {}

@@ -13,7 +13,7 @@ from amatch_widgets.query.audit import AuditDraw
 from amatch_widgets.query.estimate import estimate
 from amatch_widgets.session import Session
 from amatch_widgets.session.audits import Audits
-from tests.session.helper import SKY, WAIT_S, labels_of
+from tests.session.helper import SKY, WAIT_S, holey, labels_of
 
 IDS = [f"{k:03d}" for k in range(200)]
 SCORES = np.linspace(1, 0, 200, dtype=np.float32)
@@ -171,3 +171,14 @@ def test_the_outlook_says_what_the_next_page_brings_and_what_is_left(session):
     assert str(session.remaining) in session.outlook
     assert session.outlook.startswith("Another 24 images are likely to bring")
     assert session.outlook.endswith("1 audited image has no label yet.")
+
+
+def test_free_images_are_counted_as_they_are_listed(make_session):
+    source = holey([1, 2, 50])
+    session = make_session(source, labels=dict(list(SKY.truth.items())[:12]))
+    session.embed()
+    session.wait(WAIT_S)
+    board = session._board
+    assert session.problems.keys() == {source.ids[i] for i in (1, 2, 50)}
+    assert len(board.free()) == board.n_free == 60 - 12 - 1  # the others of the three are labelled
+    assert len(board.free([source.ids[30], source.ids[1]])) == board.n_free - 1
