@@ -89,7 +89,13 @@ class Dashboard(View):
         self.frame = Frame(session, desk, self._hear)
         self.log = Messages(session, desk)
         self.gallery = Gallery(session, desk)
-        self.detail = Detail(session, desk, use=self.gallery.render, left=self.gallery.stop_looking)
+        self.detail = Detail(
+            session,
+            desk,
+            use=self.gallery.render,
+            left=self.gallery.stop_looking,
+            hides=self.gallery.hides,
+        )
         self.gallery.on_look(self.detail.show)
         self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)

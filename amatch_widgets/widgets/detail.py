@@ -21,6 +21,7 @@ from amatch_widgets.widgets.view import Desk, handler, in_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
 
 __all__ = ["Detail"]
@@ -56,6 +57,8 @@ class Detail(Part):
         Takes a `Rendering` for the gallery below; without it the detail is on its own.
     left : callable, optional
         Called when the user leaves the detail.
+    hides : callable, optional
+        Takes a `Label`; whether the user is to judge its image without seeing what was said of it.
     """
 
     template_file = (__file__, "detail.vue")
@@ -72,6 +75,7 @@ class Detail(Part):
     past: Any = List().tag(sync=True)
     links: Any = List().tag(sync=True)
     neighbours: Any = List().tag(sync=True)
+    is_hidden = Bool(False).tag(sync=True)  # what was said of the image, and its score
     neighbours_note = Unicode("").tag(sync=True)
     n_channels = Int(1).tag(sync=True)
     rendering = Dict().tag(sync=True)
@@ -84,8 +88,9 @@ class Detail(Part):
         *,
         use: Callable[[Rendering], None] | None = None,
         left: Callable[[], None] | None = None,
+        hides: Callable[[Label], bool] = lambda _: False,
     ) -> None:
-        self._use, self._left = use, left
+        self._use, self._left, self._hides = use, left, hides
         self._numbers = itertools.count(1)
         self._rendering = self._used = Rendering()
         self._closeup: Closeup | None = None
@@ -136,7 +141,7 @@ class Detail(Part):
         """Keep a label of an image on disk, then show it."""
         with self.desk.lock:
             self.session.label({image_id: label}, reason="detail")
-            self._show_labels()
+            self._show_known()
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new labels and scores."""
@@ -147,17 +152,15 @@ class Detail(Part):
             if labelled:
                 kept = self.session.labels.get(labelled[-1])
                 self.kept = [labelled[-1], "" if kept is None else kept.label or ""]
-                self._show_labels()
             if labelled or any(isinstance(event, ScoresChanged) for event in events):
-                self.standing = standing_rows(self.session, self.image_id)
+                self._show_known()
                 self._look_around()
 
     def show_all(self) -> None:
         """Show the labels and scores as they are now."""
         with self.desk.lock, self.hold_sync():
             if self.is_open:
-                self._show_labels()
-                self.standing = standing_rows(self.session, self.image_id)
+                self._show_known()
 
     def close(self) -> None:
         """End the background work and take the detail off the screen."""
@@ -248,19 +251,23 @@ class Detail(Part):
             self.is_open, self.number, self.image_id = True, next(self._numbers), image_id
             if home is not None:
                 self.home = home
-            self._show_labels()
-            self.standing = standing_rows(session, image_id)
+            self._show_known()
         self._draw()
 
     def _use_for_all(self, rendering: Rendering) -> None:
         if self._use is not None:
             self._use(rendering)
 
-    def _show_labels(self) -> None:
+    def _show_known(self) -> None:
         store = self.session.labels
         now = store.get(self.image_id)
+        self.is_hidden = now is not None and self._hides(now)
+        if self.is_hidden:
+            self.mark, self.past, self.standing = "", [], []
+            return
         self.mark = "" if now is None else now.label or ""
         self.past = [label_row(line) for line in reversed(store.history(self.image_id))]
+        self.standing = standing_rows(self.session, self.image_id)
 
     def _draw(self) -> None:
         number, image_id, rendering = self.number, self.image_id, self._rendering.pixels

@@ -38,7 +38,8 @@ TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
 _TWINS_SHOWN = 20
 _RANDOM = "Random order: there are no scores yet."
 _BLIND = (
-    "Labels that the ranking contradicts, the most suspicious first; hidden until you label the image again."
+    "Labels that the ranking contradicts, the most suspicious first; all that was said of an image is hidden "
+    "until you label it again."
 )
 _WAS_RANDOM = "This page is in random order, from before there were scores."
 
@@ -98,7 +99,9 @@ class Gallery(Labelling):
         self._background = Newest("amatch-twins")
         super().__init__(session, desk)
         if self.is_alone:
-            self.closeup = Detail(session, self.desk, use=self.render, left=self.stop_looking)
+            self.closeup = Detail(
+                session, self.desk, use=self.render, left=self.stop_looking, hides=self.hides
+            )
             self._look_at, self._rendered = self.closeup.show, self.closeup.note_used
         with self.desk.lock:
             self._query()
@@ -208,7 +211,7 @@ class Gallery(Labelling):
             One of "highest", "mixed", "lowest", "uncertain", "rising", "random", "recent" and "second
             look". A "mixed" page has the best images and a few others, see `Session.query`; it is of
             unlabelled images. A "second look" is at labelled images, see `Session.suspicious`: a tile
-            does not show its label before the image is labelled again.
+            shows no label, score, star, tag or note before the image is labelled again.
         show : str, optional
             One of "unlabelled", "labelled", "anomaly", "normal", "starred", "problem" and "all".
         only : Filter, optional
@@ -269,6 +272,11 @@ class Gallery(Labelling):
     def on_render(self, rendered: Callable[[Rendering], None]) -> None:
         """Call `rendered` whenever the images are rendered in another way."""
         self._rendered = rendered
+
+    def hides(self, line: Label) -> bool:
+        """Whether the user takes a second look at the image, without seeing what was said of it."""
+        with self.desk.lock:
+            return self._shelf.hides(line)
 
     def stop_looking(self) -> None:
         """Take note that no image is seen closely any more."""
@@ -426,9 +434,6 @@ class Gallery(Labelling):
                     "serial": serial,
                     "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
                 }
-
-    def _hides(self, line: Label) -> bool:
-        return self._shelf.hides(line)
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
         for is_last in (False, True):

@@ -76,6 +76,10 @@ class Labelling(Part):
                 self._point_at(position)
             return position is not None
 
+    def hides(self, _line: Label) -> bool:
+        """Whether the user is to judge the image without seeing what was said of it."""
+        return False
+
     # What the browser asks for.
 
     @handler("Labelling")
@@ -180,13 +184,15 @@ class Labelling(Part):
     def _show_labels(self) -> None:
         store = self.session.labels
         kept = [store.get(image_id) for image_id in self.image_ids]
+        told = [None if line is None or self.hides(line) else line for line in kept]
         with self.hold_sync():
             self.labels = {
                 "serial": self.page["serial"],
-                "marks": ["" if line is None or self._hides(line) else line.label or "" for line in kept],
-                "stars": [line is not None and line.star for line in kept],
-                "tags": [[] if line is None else list(line.tags) for line in kept],
-                "notes": ["" if line is None else line.note for line in kept],
+                "marks": ["" if line is None else line.label or "" for line in told],
+                "stars": [line is not None and line.star for line in told],
+                "tags": [[] if line is None else list(line.tags) for line in told],
+                "notes": ["" if line is None else line.note for line in told],
+                "hidden": [line is not None and self.hides(line) for line in kept],
             }
             self.known_tags = list(store.tags())[:_TAGS_OFFERED]
             self.n_undo, self.n_redo = store.n_undo, store.n_redo
@@ -210,10 +216,6 @@ class Labelling(Part):
     def _point_at(self, position: int, token: str = "") -> None:
         """Move the browser's cursor to a tile of the page."""
         self.send({"method": "look_at", "args": [self.page["serial"], position, token]})
-
-    def _hides(self, _line: Label) -> bool:
-        """Whether the user is to judge without seeing this label."""
-        return False
 
     def _find(self, image_ids: Sequence[str]) -> int | None:
         """Go to the page that lists one of these images; return its place there, None if none does."""

@@ -603,3 +603,34 @@ def test_a_second_look_hides_each_label_until_the_image_is_labelled_again(board,
     gallery.choose(sort="recent")
     assert "" not in gallery.labels["marks"]
     assert gallery.show == "labelled"
+
+
+def test_a_second_look_hides_all_that_was_said_in_the_tile_and_in_the_detail(session):
+    gallery = Gallery(session)
+    detail = gallery.closeup
+    gallery.choose(sort="second look")
+    first = gallery.image_ids[0]
+    before = session.labels.get(first).label
+    session.annotate(first, star=True, add=["merger"], note="an odd one")
+    gallery.choose(sort="recent")
+    gallery.choose(sort="second look")
+    position = gallery.image_ids.index(first)
+    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
+    assert said == {"marks": "", "stars": False, "tags": [], "notes": "", "hidden": True}
+    detail.show(first)
+    assert (detail.is_hidden, detail.mark, detail.past, detail.standing) == (True, "", [], [])
+
+    gallery.label(first, before)
+    detail.show_all()
+    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
+    assert said == {
+        "marks": before,
+        "stars": True,
+        "tags": ["merger"],
+        "notes": "an odd one",
+        "hidden": False,
+    }
+    assert (detail.is_hidden, detail.mark) == (False, before)
+    assert len(detail.past) == len(session.labels.history(first))
+    assert detail.standing
+    gallery.close()
