@@ -25,7 +25,10 @@ _N_AT_ONCE = 64  # covered copies that are in memory; 192 px and 3 channels: 7 M
 
 
 def occlusion_map(
-    image: NDArray[np.uint8], score: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    image: NDArray[np.uint8],
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    *,
+    parts: tuple[int, ...] = PARTS,
 ) -> tuple[NDArray[np.float32], float]:
     """Measure how much of an image's score is lost when a part of it is covered.
 
@@ -43,6 +46,8 @@ def occlusion_map(
     score : callable
         Takes copies of it, uint8 of shape (n, H, W, C), and returns a number for each, float32 of shape
         (n,); the higher, the more it is what is looked for. Called several times.
+    parts : tuple of int, >= 1
+        Steps of the patches across the image, of each scale.
 
     Returns
     -------
@@ -57,8 +62,8 @@ def occlusion_map(
     whole = image.astype(np.float32)
     at_first = float(score(image[None])[0])
     losses = np.zeros((height, width), np.float32)
-    for parts in PARTS:
-        down, across = _windows(height, parts), _windows(width, parts)
+    for n_steps in parts:
+        down, across = _windows(height, n_steps), _windows(width, n_steps)
         lost = np.zeros((len(down), len(across)), np.float32)
         places = np.stack(np.unravel_index(np.arange(lost.size), lost.shape), 1)
         for some in np.split(places, np.arange(_N_AT_ONCE, len(places), _N_AT_ONCE)):
@@ -66,23 +71,23 @@ def occlusion_map(
             copies = np.rint(whole + masks * (fill - whole)).astype(np.uint8)
             lost[some[:, 0], some[:, 1]] = at_first - score(copies)
         covered = down.sum(0)[:, None] * across.sum(0)[None, :]
-        losses += (down.T @ lost @ across) / covered / len(PARTS)
+        losses += (down.T @ lost @ across) / covered / len(parts)
     return losses, at_first
 
 
-def patch_sides(side: int) -> tuple[int, ...]:
-    """Return how wide the patches are, px of an image of this side, the widest first."""
-    return tuple(round(2 * side / parts) for parts in PARTS)
+def patch_sides(side: int, parts: tuple[int, ...] = PARTS) -> tuple[int, ...]:
+    """Return how wide the patches of each scale are, px of an image of this side."""
+    return tuple(round(2 * side / n_steps) for n_steps in parts)
 
 
-def _windows(n: int, parts: int) -> NDArray[np.float32]:
-    """Return how much each of `parts` + 1 patches covers each of `n` pixels, in [0, 1].
+def _windows(n: int, n_steps: int) -> NDArray[np.float32]:
+    """Return how much each of `n_steps` + 1 patches covers each of `n` pixels, in [0, 1].
 
     The inner half of a patch covers wholly; from there it fades out by a cosine. Patches are centred
     at equal steps from the first edge to the last, two steps wide.
     """
-    step = n / parts
-    away = np.abs(np.arange(n) + 0.5 - step * np.arange(parts + 1)[:, None]) / step  # 1 at the patch's edge
+    step = n / n_steps
+    away = np.abs(np.arange(n) + 0.5 - step * np.arange(n_steps + 1)[:, None]) / step  # 1 at the patch's edge
     windows = 0.5 - 0.5 * np.cos(np.pi * np.clip(2 * (1 - away), 0, 1))
     return np.asarray(windows, np.float32)
 

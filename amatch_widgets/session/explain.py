@@ -98,7 +98,7 @@ class Explainer:
         # The one of last time: tens of MB, where making it anew takes longer than asking it.
         self._embedder: tuple[dict[str, Any], Embedder] | None = None
 
-    def __call__(self, index: int) -> Explanation:
+    def __call__(self, index: int, *, coarse: bool = False) -> Explanation:
         """Explain the score of one image; see `Session.explain`."""
         ranking = self._ranking()
         if ranking is None:
@@ -115,11 +115,17 @@ class Explainer:
         if not len(images):
             image_id = self._source.ids[index]
             raise ImageReadError(image_id, self._pool.problems.get(image_id, "it could not be read"))
-        return self._run(lambda: self._explain(index, images[0], ranking))
+        return self._run(lambda: self._explain(index, images[0], ranking, coarse=coarse))
 
-    def _explain(self, index: int, image: npt.NDArray[np.uint8], ranking: Ranking) -> Explanation:
+    def _explain(
+        self, index: int, image: npt.NDArray[np.uint8], ranking: Ranking, *, coarse: bool
+    ) -> Explanation:
         """Explain; on the worker's thread."""
-        from amatch_widgets.learn.occlusion import occlusion_map, patch_sides  # noqa: PLC0415 (used here alone)
+        from amatch_widgets.learn.occlusion import (  # noqa: PLC0415 (used here alone)
+            PARTS,
+            occlusion_map,
+            patch_sides,
+        )
         from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
         from amatch_widgets.query.head import score_of  # noqa: PLC0415 (imports scikit-learn)
 
@@ -128,14 +134,17 @@ class Explainer:
         # Both maps in one, and without the rounding to float16 in between.
         matrix, shift = Projection.from_arrays(ranking.projection).as_affine()
         weights, bias = matrix @ fit.weights, np.float32(fit.bias - shift @ fit.weights)
-        losses, logit = occlusion_map(image, lambda copies: embedder.raw(copies) @ weights + bias)
+        parts = PARTS[:1] if coarse else PARTS
+        losses, logit = occlusion_map(
+            image, lambda copies: embedder.raw(copies) @ weights + bias, parts=parts
+        )
         losses.flags.writeable = False
         return Explanation(
             image_id=self._source.ids[index],
             losses=losses,
             logit=logit,
             score=float(score_of(logit)),
-            patch_px=patch_sides(len(image)),
+            patch_px=patch_sides(len(image), parts),
         )
 
     def _ready_embedder(self, key: dict[str, Any]) -> Embedder:

@@ -379,15 +379,19 @@ class Looking(Parts):
         self._check_ids([image_id])
         return self.pictures.cutout(image_id, rendering, side)
 
-    def explain(self, image_id: str) -> Explanation:
+    def explain(self, image_id: str, *, coarse: bool = False) -> Explanation:
         """Show which parts of an image the instant tier's score rests on, by covering one after another.
 
-        It takes 171 copies of the image: seconds on a CPU. A running job waits for it between
-        two of its steps, and goes on as if nothing had been; one that is paused stays so.
+        It takes 171 copies of the image, each in several orientations: seconds on a CPU. A running job
+        waits for it between two of its steps, and goes on as if nothing had been; one that is paused
+        stays so.
 
         Parameters
         ----------
         image_id : str
+        coarse : bool
+            Cover large parts alone, which takes 50 copies. Where the large parts count is then right,
+            and smaller ones are not told apart.
 
         Returns
         -------
@@ -408,7 +412,7 @@ class Looking(Parts):
         """
         self._check_ids([image_id])
         self._tiers.wait(_PATIENCE_S)
-        return self._explain(self._index[image_id])
+        return self._explain(self._index[image_id], coarse=coarse)
 
     def top(self, n: int = 100) -> pd.DataFrame:
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.

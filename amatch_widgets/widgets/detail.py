@@ -330,22 +330,29 @@ class Detail(Part):
                 self.send({"method": "part", "args": [number, [x, y, width, height], url]})
 
     def _send_why(self, number: int, image_id: str) -> None:
-        why: dict[str, Any] = {"url": ""}  # it is not to be had
+        """Send the map: a coarse one at once, which takes a fourth of the time, then the fine one."""
+        if self._send_map(number, image_id, coarse=True):
+            self._send_map(number, image_id, coarse=False)
+
+    def _send_map(self, number: int, image_id: str, *, coarse: bool) -> bool:
+        """Send a map, or say why there is none; whether a better one is worth making."""
+        why: dict[str, Any] = {"url": "", "is_coarse": coarse}  # it is not to be had
         failure: Exception | None = None
         try:
             closeup = self._closeup
             if closeup is None or closeup.image_id != image_id:
                 closeup = Closeup(self.session.pictures, image_id)
-            why = explained(self.session, image_id, closeup.shape)
+            why |= explained(self.session, image_id, closeup.shape, coarse=coarse)
         except Exception as error:  # noqa: BLE001 (a border: it is told in words)
             failure = error
         with self.desk.lock:
             if number != self.number or not self.is_open:
-                return  # nobody waits for it any more
+                return False  # nobody waits for it any more
             if failure is not None:
                 why["problem"] = in_words(failure)
                 self.desk.report(failure, "Explaining the score")
             self.send({"method": "why", "args": [number, why]})
+        return failure is None
 
     def _send_neighbours(self, number: int, image_id: str, rendering: Rendering) -> None:
         found, note = nearest_labelled(self.session, image_id, _N_NEIGHBOURS)

@@ -25,7 +25,9 @@ _FAINT = 0.12  # of the strongest part; what is less is not worth a look, and is
 _MUCH, _LEAST, _MEAN_LOGIT = 0.25, 0.5, -2.0
 
 
-def explained(session: Session, image_id: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def explained(
+    session: Session, image_id: str, shape: tuple[int, ...], *, coarse: bool = False
+) -> dict[str, Any]:
     """Explain an image's score, for the browser.
 
     Parameters
@@ -34,6 +36,8 @@ def explained(session: Session, image_id: str, shape: tuple[int, ...]) -> dict[s
     image_id : str
     shape : tuple of int
         Height and width of the image in full, px; more may follow.
+    coarse : bool
+        As of `Session.explain`.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def explained(session: Session, image_id: str, shape: tuple[int, ...]) -> dict[s
         ``url`` of the picture, ``at`` (left, top, width and height of the part of the image that the
         model sees, px), and ``rows`` of words.
     """
-    explanation = session.explain(image_id)
+    explanation = session.explain(image_id, coarse=coarse)
     url = data_url(heat_picture(explanation.losses, _much(explanation)))
     at = list(session.image.window(*shape[:2]))
     return {"url": url, "at": at, "rows": _words(explanation, session.ranked_by)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amatch_widgets.learn.occlusion import occlusion_map, patch_sides
+from amatch_widgets.learn.occlusion import PARTS, occlusion_map, patch_sides
 
 SIDE = 48
 SPOT = np.s_[8:16, 28:36]
@@ -93,3 +93,11 @@ def test_the_score_sees_whole_images_some_at_a_time(image):
 
 def test_patches_are_a_third_and_a_fifth_of_the_image():
     assert patch_sides(192) == (64, 38)
+
+
+def test_the_map_is_the_mean_of_those_of_its_scales(image):
+    score = brightness_of(SPOT)
+    coarse, fine = (occlusion_map(image, score, parts=(n_steps,))[0] for n_steps in PARTS)
+    np.testing.assert_allclose(occlusion_map(image, score)[0], (coarse + fine) / 2, atol=1e-4)
+    assert not np.allclose(coarse, fine)
+    assert patch_sides(SIDE, PARTS[:1]) == patch_sides(SIDE)[:1]

@@ -46,6 +46,14 @@ def test_the_same_image_and_labels_give_the_same_map_and_other_labels_another(ma
     assert not np.array_equal(first.losses, session.explain("00").losses)
 
 
+def test_a_coarse_map_has_the_large_parts_alone(make_session):
+    session = embedded(make_session(test_share=0))
+    coarse, fine = session.explain("00", coarse=True), session.explain("00")
+    assert (coarse.patch_px, fine.patch_px) == ((11,), (11, 6))
+    assert (coarse.logit, coarse.losses.shape) == (fine.logit, fine.losses.shape)
+    assert coarse.losses.any()
+
+
 @pytest.mark.parametrize("channels", [1, 5])
 def test_any_number_of_channels_is_explained(make_session, channels):
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, channels), dtype=np.uint8)

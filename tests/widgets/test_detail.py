@@ -312,14 +312,15 @@ def test_a_neighbour_is_visited_and_leads_back(screen):
 
 
 def explain_of(losses):
-    return lambda i: Explanation(i, np.full((32, 32), losses, np.float32), 2.0, 0.88, (11, 6))
+    return lambda i, coarse: Explanation(i, np.full((32, 32), losses, np.float32), 2.0, 0.88, (11, 6))
 
 
 def test_why_is_answered_beside_the_picture_and_is_in_no_trait(screen, session, monkeypatch):
     monkeypatch.setattr(session, "explain", explain_of(1))
     screen.detail.show("007")
     screen.detail.vue_do_why({"number": screen.detail.number})
-    why = screen.last("why")[0]
+    why = screen.last("why", lambda args: not args[1]["is_coarse"])[0]
+    assert [m["args"][1]["is_coarse"] for m in screen.sent if m["method"] == "why"] == [True, False]
     assert pixels(why["url"]).shape == (32, 32, 4)
     assert why["at"] == [0, 0, 64, 64]
     assert why["rows"][0].startswith("Score 0.880")
@@ -332,11 +333,11 @@ def test_why_of_an_image_that_was_left_is_not_sent(screen, session, monkeypatch)
     held, gate = threading.Event(), threading.Event()
     asked = []
 
-    def slow(image_id):
-        asked.append(image_id)
+    def slow(image_id, *, coarse):
+        asked.append((image_id, coarse))
         held.set()
         assert gate.wait(WAIT_S)
-        return explain_of(1)(image_id)
+        return explain_of(1)(image_id, coarse)
 
     monkeypatch.setattr(session, "explain", slow)
     screen.detail.show("000")
@@ -348,9 +349,9 @@ def test_why_of_an_image_that_was_left_is_not_sent(screen, session, monkeypatch)
         screen.detail.vue_do_why({"number": screen.detail.number - 1})  # late: the image had changed
     screen.picture()  # which does not wait for it
     gate.set()
-    screen.last("why")
-    assert asked == ["000", "003"]
-    assert [m["args"][0] for m in screen.sent if m["method"] == "why"] == [screen.detail.number]
+    screen.last("why", lambda args: not args[1]["is_coarse"])
+    assert asked == [("000", True), ("003", True), ("003", False)]
+    assert [m["args"][0] for m in screen.sent if m["method"] == "why"] == [screen.detail.number] * 2
 
 
 def test_why_that_is_not_to_be_had_is_said_in_words(screen, session, monkeypatch):
@@ -360,7 +361,7 @@ def test_why_that_is_not_to_be_had_is_said_in_words(screen, session, monkeypatch
     why = screen.last("why")[0]
     assert (why["url"], "no embeddings yet" in why["problem"]) == ("", True)
     assert screen.messages == [("error", why["problem"])]
-    monkeypatch.setattr(session, "explain", lambda _: {}[3])
+    monkeypatch.setattr(session, "explain", lambda _, coarse: {}[3])
     screen.detail.vue_do_why({"number": screen.detail.number})
     assert "KeyError" in screen.last("why", lambda args: "KeyError" in args[1]["problem"])[0]["problem"]
     screen.detail.leave()

@@ -45,7 +45,7 @@ def cropped(tmp_path, light):
 
 def test_it_lies_over_the_part_that_the_model_sees(cropped, monkeypatch):
     losses = np.eye(32, dtype=np.float32) * 3
-    monkeypatch.setattr(cropped, "explain", lambda i: Explanation(i, losses, 2.0, 0.88, (11, 6)))
+    monkeypatch.setattr(cropped, "explain", lambda i, coarse: Explanation(i, losses, 2.0, 0.88, (11, 6)))
     shown = explained(cropped, "1", (40, 60, 3))
     assert shown["at"] == [6, 0, 48, 40]
     assert decoded(base64.b64decode(shown["url"].partition(",")[2])).shape == (32, 32, 4)
@@ -57,7 +57,7 @@ def test_it_lies_over_the_part_that_the_model_sees(cropped, monkeypatch):
 
 def test_words_say_when_nothing_matters_and_when_another_model_ranks_too(cropped, monkeypatch):
     flat = np.zeros((32, 32), np.float32)
-    monkeypatch.setattr(cropped, "explain", lambda i: Explanation(i, flat, -2.0, 0.12, (11, 6)))
+    monkeypatch.setattr(cropped, "explain", lambda i, coarse: Explanation(i, flat, -2.0, 0.12, (11, 6)))
     monkeypatch.setattr(type(cropped), "ranked_by", "both")
     rows = explained(cropped, "1", (40, 60, 3))["rows"]
     assert rows[0] == "Score 0.120; about 0.120 without the part that counts most."
