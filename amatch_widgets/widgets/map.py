@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from traitlets import Bool, Dict, Unicode
 
-from amatch_widgets.errors import ImageReadError, NotTrainedError, StateError
+from amatch_widgets.errors import ConfigError, ImageReadError, NotTrainedError, StateError
 from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
 from amatch_widgets.widgets.closeup import standing_rows
 from amatch_widgets.widgets.newest import Newest
@@ -29,6 +29,7 @@ __all__ = ["Map"]
 
 _log = logging.getLogger(__name__)
 _THUMBNAIL_PX = 128
+METHODS: tuple[Method, ...] = ("pca", "umap")
 _MARKS = {"anomaly": 1, "normal": 2}
 
 
@@ -61,6 +62,7 @@ class Map(Part):
 
     template_file = (__file__, "map.vue")
 
+    method = Unicode("pca").tag(sync=True)
     is_linked = Bool(False).tag(sync=True)  # to a gallery
     is_busy = Bool(False).tag(sync=True)
     counts = Dict({"drawn": 0, "images": 0, "anomalies": 0, "normals": 0}).tag(sync=True)
@@ -77,7 +79,7 @@ class Map(Part):
         method: Method = "pca",
     ) -> None:
         desk = gallery.desk if desk is None and gallery is not None else desk
-        self._gallery, self._method = gallery, method
+        self._gallery = gallery
         self._numbers = itertools.count(1)
         self.number = 0  # of the map: on another, the points are counted anew
         self._drawn: ImageMap | None = None
@@ -88,7 +90,7 @@ class Map(Part):
         self.chosen: tuple[str, ...] = ()
         super().__init__(session, desk)
         with self.desk.lock:
-            self.is_linked = gallery is not None
+            self.is_linked, self.method = gallery is not None, method
         if gallery is not None:
             gallery.observe(self._show_page, "page")
 
@@ -97,6 +99,21 @@ class Map(Part):
         with self.desk.lock:
             self._is_wanted = self.is_busy = True
             self._work.do("make", self._make)
+
+    def choose(self, method: Method) -> None:
+        """Make the map by another method; the one there is stays until then, or if it cannot be made.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such method.
+        """
+        if method not in METHODS:
+            raise ConfigError(f"Unknown method {method!r} of a map; allowed are {', '.join(METHODS)}.")
+        with self.desk.lock:
+            if method != self.method:
+                self.method = method
+                self.refresh()
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new labels and scores; make the map where embeddings have come that it lacks."""
@@ -138,6 +155,11 @@ class Map(Part):
     def vue_do_refresh(self, _data: dict[str, Any]) -> None:
         """Make the map anew."""
         self.refresh()
+
+    @handler("Changing the map")
+    def vue_do_choose(self, data: dict[str, Any]) -> None:
+        """Make the map by another method."""
+        self.choose(data.get("method"))  # type: ignore[arg-type]  # it is checked there
 
     @handler("Showing a point")
     def vue_do_peek(self, data: dict[str, Any]) -> None:
@@ -223,18 +245,31 @@ class Map(Part):
     # On the background thread.
 
     def _make(self) -> None:
-        found, note = None, ""
+        found, note, method = None, "", cast("Method", self.method)
         is_whole = self.session.is_embedded  # before: what comes meanwhile may be missing
         try:
-            found = self.session.map(method=self._method)
+            found = self.session.map(method=method)
         except NotTrainedError:
             note = "The map needs the embeddings of the images. It comes as soon as they are there."
         except Exception as error:  # noqa: BLE001 (a border: the reason is shown in place of the map)
             _log.exception("No map")
+            if self._keep(error, method):
+                return
             note = in_words(error)
         if found is not None and not is_whole:
             note = "Not all images are embedded yet. The map is made anew when they are."
         self._take(found, note, is_whole=is_whole)
+
+    def _keep(self, error: Exception, method: Method) -> bool:
+        """Stay with PCA, which needs nothing more, where another method fails; whether it stays."""
+        with self.desk.lock, self.hold_sync():
+            if method == METHODS[0] or self.method != method:
+                return False
+            self.desk.report(error, "Making the map")
+            self.method, self.is_busy = METHODS[0], False
+            if self._drawn is None:
+                self.refresh()
+            return True
 
     def _take(self, found: ImageMap | None, note: str, *, is_whole: bool) -> None:
         with self.desk.lock, self.hold_sync():

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from amatch_widgets.errors import ImageReadError, MissingExtraError, NotTrainedError
+from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, NotTrainedError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.session import Session
 from amatch_widgets.session.atlas import ImageMap
@@ -221,6 +221,46 @@ def test_a_map_that_fails_says_why_and_is_not_tried_again_by_itself(screen, sess
     assert screen.map.note == "Type: pip install"
     screen.map.apply([ScoresChanged(0, 200, "instant")])
     assert len(asked) == 1
+
+
+def test_another_method_makes_the_map_anew_and_the_old_one_stays_until_then(screen, mapped):
+    screen.map.vue_want({})
+    screen.drawn(1)
+    screen.map.vue_do_choose({"method": "umap"})
+    assert screen.map.is_busy or screen.map.number == 2
+    screen.drawn(2)
+    assert (mapped, screen.map.method) == (["pca", "umap"], "umap")
+    screen.map.choose("umap")
+    screen.map.refresh()
+    screen.drawn(3)
+    assert mapped == ["pca", "umap", "umap"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_where_umap_is_not_installed_the_map_is_that_of_pca(screen, session, monkeypatch, is_first):
+    make = session.map
+
+    def missing(n=5000, *, method="pca"):
+        if method == "umap":
+            raise MissingExtraError("Type: pip install")
+        return make(n, method=method)
+
+    monkeypatch.setattr(session, "map", missing)
+    if not is_first:
+        screen.map.vue_want({})
+        screen.drawn(1)
+    told = threading.Event()
+    screen.map.observe(lambda change: told.set() if change["new"] == "pca" else None, "method")
+    screen.map.vue_do_choose({"method": "umap"})
+    assert told.wait(WAIT_S)
+    screen.drawn(1)
+    assert (screen.map.method, screen.map.note) == ("pca", "")
+    assert screen.messages == [("error", "Type: pip install")]
+
+
+def test_a_method_that_there_is_not_is_refused(screen):
+    with pytest.raises(ConfigError, match=r"'tsne'.*pca, umap"):
+        screen.map.choose("tsne")
 
 
 def test_alone_it_keeps_what_was_chosen_and_hears_of_labels(session, mapped):
