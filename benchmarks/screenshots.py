@@ -5,9 +5,11 @@ pages are labelled by keys, two cycles are trained, and a third page is half lab
 cycle trains.
 
     python benchmarks/screenshots.py --out docs
-    python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots
+    python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots \
+        --views dashboard detail map history labelling keys --widths 1024 1280 1920 2560
 
-Writes dashboard.png (dark), dashboard-light.png, and with --wide both again at 1920 px.
+Writes a picture of each view, e.g. dashboard.png (dark) and dashboard-light.png; those of other widths
+than 1280 px have it in their names, e.g. detail-light-1920.png.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import sync_playwright
 from report import ROOT, lab_driver, provenance
 
-_SIZES = {"": (1280, 860), "-1920": (1920, 1080)}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WIDTHS = {1024: 768, 1280: 860, 1920: 1080, 2560: 1440}  # and the heights of such screens
+_VIEWS = ("dashboard", "detail", "map", "history", "labelling", "keys")
 _BUSY_MS = 600_000
 
 
@@ -36,7 +42,8 @@ def main() -> None:
     parser.add_argument("--anomaly", default="merger", help="class in classes.csv that is searched for")
     parser.add_argument("--n", type=int, default=3_000, help="images of the demo sky")
     parser.add_argument("--steps", type=int, default=25, help="training steps of a cycle")
-    parser.add_argument("--wide", action="store_true", help="also at 1920 px")
+    parser.add_argument("--views", nargs="+", choices=_VIEWS, default=["dashboard", "detail"])
+    parser.add_argument("--widths", nargs="+", type=int, choices=list(_WIDTHS), default=[1280], help="px")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,7 @@ def hunt(arguments: argparse.Namespace) -> list[Path]:
             executable_path=lab_module.chromium(), args=lab_module.CHROMIUM_ARGS
         )
         try:
-            page = browser.new_page(viewport=dict(zip(("width", "height"), _SIZES[""], strict=True)))
+            page = browser.new_page(viewport={"width": 1280, "height": _WIDTHS[1280]})
             notebook = lab_module.Notebook(lab, page, _cells(arguments), theme="dark", name="hunt")
             notebook.run(0)
             if problem := notebook.output(0):
@@ -123,18 +130,48 @@ def _refresh(page: Any) -> None:
 
 def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path]:
     written = []
-    for suffix, (width, height) in _SIZES.items():
-        if suffix and not arguments.wide:
-            continue
-        page.set_viewport_size({"width": width, "height": height})
-        page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
-        for theme in ("dark", "light"):
-            notebook.theme(theme)
-            page.eval_on_selector(".amw-root", "e => e.scrollIntoView({ block: 'end' })")
-            path = arguments.out / f"dashboard{'-light' if theme == 'light' else ''}{suffix}.png"
-            page.screenshot(path=path)
-            written.append(path)
+    for view in arguments.views:
+        close = _open(page, view)
+        for width in arguments.widths:
+            page.set_viewport_size({"width": width, "height": _WIDTHS[width]})
+            page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
+            for theme in ("dark", "light"):
+                notebook.theme(theme)
+                page.eval_on_selector(".amw-root", "e => e.scrollIntoView({ block: 'end' })")
+                name = view + ("-light" if theme == "light" else "") + (f"-{width}" if width != 1280 else "")
+                path = arguments.out / f"{name}.png"
+                page.screenshot(path=path)
+                written.append(path)
+        close()
     return written
+
+
+def _open(page: Any, view: str) -> Callable[[], object]:
+    """Bring a view to the screen, as a person would; return what closes it."""
+    page.focus(".amw-gallery")
+    if view == "detail":
+        page.keyboard.press("Home")
+        page.keyboard.press("Enter")
+        page.wait_for_selector('.amw-detail[data-shown="yes"]')
+        page.keyboard.press("w")
+        page.wait_for_selector(".amw-d-heat img", timeout=_BUSY_MS)
+        return lambda: page.keyboard.press("Escape")
+    if view == "map":
+        page.click(".amw-side-map")
+        page.wait_for_selector('.amw-map:not([data-drawn="0"])')
+        return lambda: page.click(".amw-side-plots")
+    if view == "history":
+        page.click(".amw-past-toggle")
+        page.wait_for_selector(".amw-past")
+        return lambda: page.click(".amw-past-toggle")
+    if view == "labelling":
+        for key in ("Shift+ArrowRight", "Shift+ArrowDown", "f", "Escape", "t"):
+            page.keyboard.press(key)
+        return lambda: page.click(".amw-tags-done")
+    if view == "keys":
+        page.keyboard.press("?")
+        return lambda: page.keyboard.press("Escape")
+    return lambda: None
 
 
 def _wait_text(page: Any, selector: str, text: str) -> None:
