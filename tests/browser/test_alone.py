@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
 import pytest
+
+from tests.browser.helper import labels
 
 SIDE_BY_SIDE = "import ipywidgets\nipywidgets.HBox([am.Gallery(session), am.Plots(session)])"
 KEPT = '.amw-tile[data-index="{}"][data-label="{}"][data-kept="yes"]'
@@ -19,11 +20,6 @@ def show(notebook, sky, cell, **options):
     nb.run(1)
     assert "Error" not in nb.output(1), nb.output(1)
     return nb
-
-
-def journal(tmp_path):
-    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
-    return {r["id"]: r["label"] for r in map(json.loads, lines) if "id" in r}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -49,7 +45,7 @@ def test_gallery_and_plots_stand_side_by_side_and_live(notebook, sky, tmp_path, 
     page.click('.amw-tile[data-index="0"] .amw-image')
     page.keyboard.press("a")
     page.wait_for_selector(KEPT.format(0, "anomaly"))
-    assert journal(tmp_path)[title] == "anomaly"
+    assert labels(tmp_path)[title] == "anomaly"
     page.wait_for_function("t => document.querySelector('.amw-chart-discovery').innerText !== t", arg=looks)
     # Keys that cut, insert and change cells in JupyterLab's command mode.
     for key in ("b", "x", "d", "d", "Tab", "Shift+Tab"):
@@ -77,7 +73,7 @@ def test_enter_opens_an_image_over_a_gallery_alone_and_the_keys_go_on(notebook, 
     page.wait_for_selector(".amw-detail", state="detached")
     page.keyboard.press("a")
     page.wait_for_selector(KEPT.format(3, "anomaly"))
-    assert {i: journal(tmp_path).get(i) for i in titles[:4]} == {
+    assert {i: labels(tmp_path).get(i) for i in titles[:4]} == {
         titles[0]: None,
         titles[1]: "normal",
         titles[2]: None,

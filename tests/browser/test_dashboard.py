@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-
-def ready(nb, first=0):
-    nb.run(first)
-    assert "Error" not in nb.output(first), nb.output(first)
-    nb.run(first + 1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb.page
+from tests.browser.helper import ready
 
 
 def brightness(page, selector, what):

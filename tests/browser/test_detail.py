@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 from PIL import Image
+
+from tests.browser.helper import cursor, labels, show, titles
 
 OPEN = '.amw-detail[data-shown="yes"]'
 
 
-def journal(tmp_path):
-    """The last label of each image."""
-    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return {r["id"]: r["label"] for r in records if "id" in r}
-
-
-def show(notebook, cells, **options):
-    nb = notebook(cells, **options)
-    nb.run(0)
-    assert "Error" not in nb.output(0), nb.output(0)
-    nb.run(1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb
-
-
-def titles(page):
-    return page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
-
-
 def opened(page, image_id):
     page.wait_for_selector(f'{OPEN}[data-image="{image_id}"] .amw-d-picture')
-
-
-def cursor(page):
-    return int(page.get_attribute(".amw-cursor", "data-index"))
 
 
 def zoom(page):
@@ -73,18 +49,18 @@ def test_enter_opens_arrows_move_labels_are_kept_and_escape_leads_back(notebook,
     page.keyboard.press("a")  # kept as in the gallery, and on to the next image as there
     opened(page, ids[2])
     page.wait_for_selector(f'.amw-d-kept[title="{ids[1]}"]')
-    assert journal(tmp_path)[ids[1]] == "anomaly"
+    assert labels(tmp_path)[ids[1]] == "anomaly"
     page.click(".amw-d-labels .amw-n")
     opened(page, ids[3])
     page.wait_for_selector(f'.amw-d-kept[title="{ids[2]}"]')
-    assert journal(tmp_path)[ids[2]] == "normal"
+    assert labels(tmp_path)[ids[2]] == "normal"
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector(f'.amw-detail[data-image="{ids[2]}"][data-label="normal"]')
     assert "normal" in page.inner_text(".amw-d-past")
     assert "random: nothing is scored yet" in page.inner_text(".amw-d-past")
     page.keyboard.press("c")
     page.wait_for_selector(f'.amw-d-kept[title="{ids[2]}"]')
-    assert journal(tmp_path)[ids[2]] is None
+    assert labels(tmp_path)[ids[2]] is None
 
     # Keys that the detail does not know mean the gallery, and none reaches JupyterLab.
     page.keyboard.press("PageDown")
@@ -207,8 +183,8 @@ def test_neighbours_are_visited_and_labelled_without_the_gallery(notebook, sky, 
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="anomaly"]')
     page.keyboard.press("n")
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="normal"]')
-    assert journal(tmp_path)[image_id] == "normal"
-    assert ids[0] not in journal(tmp_path)
+    assert labels(tmp_path)[image_id] == "normal"
+    assert ids[0] not in labels(tmp_path)
     page.keyboard.press("Escape")
     opened(page, ids[0])
     page.keyboard.press("Escape")
@@ -231,8 +207,8 @@ def test_a_reload_finds_the_detail_where_it_was_and_the_notebook_holds_no_image(
     page.keyboard.press("n")  # and not tile 0, where the cursor begins
     opened(page, ids[6])
     page.wait_for_selector(f'.amw-d-kept[title="{ids[5]}"]')
-    assert journal(tmp_path)[ids[5]] == "normal"
-    assert ids[0] not in journal(tmp_path)
+    assert labels(tmp_path)[ids[5]] == "normal"
+    assert ids[0] not in labels(tmp_path)
 
 
 HOSTILE = '"><img src=x onerror="window.pwned=1"> {{ 7 * 191 }}.png'
@@ -293,7 +269,7 @@ def test_hostile_names_damaged_files_and_large_images(notebook, tmp_path):
     alone.locator(".amw-d-id").click()
     page.keyboard.press("a")
     page.wait_for_selector('.amw-alone > .amw-detail[data-label="anomaly"]')
-    assert journal(tmp_path)["large.png"] == "anomaly"
+    assert labels(tmp_path)["large.png"] == "anomaly"
 
 
 def test_why_lies_over_the_image_follows_zoom_and_goes_with_it(notebook, sky):
@@ -380,13 +356,13 @@ def test_quick_keys_and_a_second_view_label_the_image_that_is_meant(notebook, sk
         page.keyboard.press(key)
     for board in boards:
         board.locator(f'{OPEN}[data-image="{ids[21]}"]').wait_for()
-    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20]}
+    assert {i for i in ids if labels(tmp_path).get(i)} == {ids[20]}
 
     boards[1].locator(".amw-d-id").click()
     page.keyboard.press("n")
     for board in boards:
         board.locator(f'{OPEN}[data-image="{ids[22]}"]').wait_for()
-    assert {i for i in ids if journal(tmp_path).get(i)} == {ids[20], ids[21]}
+    assert {i for i in ids if labels(tmp_path).get(i)} == {ids[20], ids[21]}
     page.keyboard.press("Escape")
     page.wait_for_selector(".amw-detail", state="detached")
     assert [board.locator(".amw-cursor").get_attribute("data-index") for board in boards] == ["22", "22"]

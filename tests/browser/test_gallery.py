@@ -2,34 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from tests.browser.helper import labels, records, show, tile, wait_label
 
 KEPT = '.amw-tile[data-kept="yes"]'
-
-
-def journal(tmp_path):
-    """The last label of each image, and which image was last."""
-    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    records = [r for r in records if "id" in r]
-    return {r["id"]: r["label"] for r in records}, records[-1]["id"]
-
-
-def tile(page, index):
-    return page.locator(f'.amw-tile[data-index="{index}"]')
-
-
-def show(notebook, cells, **options):
-    nb = notebook(cells, **options)
-    nb.run(0)
-    assert "Error" not in nb.output(0), nb.output(0)
-    nb.run(1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb
-
-
-def wait_label(page, index, label):
-    page.wait_for_selector(f'.amw-tile[data-index="{index}"][data-label="{label}"][data-kept="yes"]')
 
 
 def test_keys_label_move_and_turn_pages_and_never_reach_jupyterlab(notebook, sky, tmp_path):
@@ -41,7 +16,7 @@ def test_keys_label_move_and_turn_pages_and_never_reach_jupyterlab(notebook, sky
     tile(page, 0).locator(".amw-image").click()
     page.keyboard.press("a")
     wait_label(page, 0, "anomaly")
-    assert journal(tmp_path)[1] == ids[0]
+    assert records(tmp_path)[-1]["id"] == ids[0]
     assert "amw-cursor" in tile(page, 1).get_attribute("class")
     page.keyboard.press("n")
     page.keyboard.press("a")
@@ -49,8 +24,8 @@ def test_keys_label_move_and_turn_pages_and_never_reach_jupyterlab(notebook, sky
     page.keyboard.press("c")
     wait_label(page, 1, "normal")
     wait_label(page, 2, "")
-    labels, _ = journal(tmp_path)
-    assert [labels.get(i) for i in ids] == ["anomaly", "normal", None, None]
+    kept = labels(tmp_path)
+    assert [kept.get(i) for i in ids] == ["anomaly", "normal", None, None]
 
     # The page is frozen: what was labelled is still there, in its place, and paging back shows it.
     assert [tile(page, k).get_attribute("title") for k in range(4)] == ids
@@ -86,7 +61,7 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     wait_label(page, 0, "normal")
     tile(page, 0).locator(".amw-c").click()
     wait_label(page, 0, "")
-    assert journal(tmp_path)[0][first] is None
+    assert labels(tmp_path)[first] is None
     tile(page, 0).locator(".amw-a").click()
     wait_label(page, 0, "anomaly")
 
@@ -118,7 +93,7 @@ def test_a_click_is_handled_while_a_cell_is_busy(notebook, sky, tmp_path):
         board.locator(f".amw-{label}").nth(3).click()
         name = {"a": "anomaly", "n": "normal"}[label]
         board.locator(f'.amw-tile[data-label="{name}"][data-kept="yes"]').first.wait_for(timeout=5_000)
-        assert journal(tmp_path)[0][board.locator(".amw-tile").nth(3).get_attribute("title")] == name
+        assert labels(tmp_path)[board.locator(".amw-tile").nth(3).get_attribute("title")] == name
     assert page.locator(".jp-InputPrompt").nth(2).inner_text() == "[*]:", "the cell was to be busy still"
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-
-def ready(nb, first=0):
-    nb.run(first)
-    assert "Error" not in nb.output(first), nb.output(first)
-    nb.run(first + 1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb.page
+from tests.browser.helper import ready
 
 
 def test_no_key_is_lost_or_doubled_over_pages_ranges_and_undo(notebook, sky, labelling, tmp_path):

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from playwright.sync_api import expect
 
-
-def records(tmp_path):
-    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+from tests.browser.helper import records, show, tile, titles, wait_label
 
 
 def said(tmp_path):
     """The last line of each image."""
     return {r["id"]: r for r in records(tmp_path)}
-
-
-def tile(page, index):
-    return page.locator(f'.amw-tile[data-index="{index}"]')
-
-
-def show(notebook, cells, **options):
-    nb = notebook(cells, **options)
-    nb.run(0)
-    assert "Error" not in nb.output(0), nb.output(0)
-    nb.run(1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb
-
-
-def ids_of(page):
-    return page.eval_on_selector_all(".amw-tile", "tiles => tiles.map(t => t.title)")
-
-
-def wait_label(page, index, label):
-    page.wait_for_selector(f'.amw-tile[data-index="{index}"][data-label="{label}"][data-kept="yes"]')
 
 
 def chosen(page):
@@ -52,7 +26,7 @@ def turn(page, key, number):
 def test_a_page_is_labelled_with_ranges_and_undone_across_pages(notebook, sky, tmp_path):
     nb = show(notebook, sky)
     page, before = nb.page, nb.cells()
-    ids = ids_of(page)
+    ids = titles(page)
     n_before = len(records(tmp_path))
 
     # A range by keys, one action.
@@ -110,7 +84,7 @@ def test_stars_tags_and_notes_by_keys(notebook, sky, tmp_path):
     hostile = "<img src=x onerror='window.hit=1'>{{ 1+1 }}"
     nb = show(notebook, sky)
     page, before = nb.page, nb.cells()
-    ids = ids_of(page)
+    ids = titles(page)
     tile(page, 0).locator(".amw-image").click()
     page.keyboard.press("s")
     page.wait_for_selector('.amw-tile[data-index="0"][data-starred="yes"]')
@@ -149,7 +123,7 @@ def test_stars_tags_and_notes_by_keys(notebook, sky, tmp_path):
 def test_the_annotator_and_the_reason_are_kept_with_the_label(notebook, sky, tmp_path):
     nb = show(notebook, sky)
     page = nb.page
-    ids = ids_of(page)
+    ids = titles(page)
     tile(page, 1).locator(".amw-image").click()
     page.locator(".amw-by input").fill("Ada")
     page.locator(".amw-by input").press("Enter")

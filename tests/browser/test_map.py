@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 
+from tests.browser.helper import show
+
 PAD = 12  # as in map.vue
 
 
-def show(notebook, cells, **options):
-    nb = notebook(cells, **options)
-    nb.run(0)
-    assert "Error" not in nb.output(0), nb.output(0)
-    nb.run(1)
-    nb.page.wait_for_selector(".amw-tile img")
+def show_embedded(notebook, cells, **options):
+    nb = show(notebook, cells, **options)
     nb.page.wait_for_selector(".amw-like", state="attached")  # all images are embedded
     return nb
 
@@ -67,7 +65,7 @@ def loneliest(places, among):
 
 
 def test_map_and_gallery_go_hand_in_hand(notebook, sky):
-    nb = show(notebook, sky)
+    nb = show_embedded(notebook, sky)
     page = nb.page
     before = nb.cells()
     places = open_map(nb)
@@ -112,7 +110,7 @@ def test_map_and_gallery_go_hand_in_hand(notebook, sky):
 
 
 def test_a_rectangle_is_listed_and_the_wheel_looks_closer(notebook, sky):
-    nb = show(notebook, sky)
+    nb = show_embedded(notebook, sky)
     page = nb.page
     places = open_map(nb)
     page.mouse.move(*on_screen(page, (0, 0)))

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from tests.browser.helper import labels
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><b>{{ 1 + 1 }}</b>"
-
-
-def journal(tmp_path):
-    """The last label of each image."""
-    lines = (tmp_path / "run" / "labels.jsonl").read_text().splitlines()
-    return {r["id"]: r["label"] for r in map(json.loads, lines) if "id" in r}
 
 
 def rows(page, part):
@@ -58,7 +52,7 @@ def test_the_history_lists_changes_and_leads_to_images(notebook, sky, tmp_path):
     page.click(".amw-past-row button.amw-past-normal")
     page.wait_for_function("document.querySelectorAll('.amw-past-row').length === 2")
     page.wait_for_selector(f'.amw-tile[title="{ids[3]}"][data-label="normal"]')
-    assert journal(tmp_path)[ids[3]] == "normal"
+    assert labels(tmp_path)[ids[3]] == "normal"
     page.fill(".amw-past-text", "")
     page.wait_for_function("n => document.querySelectorAll('.amw-past-row').length === n", arg=n + 1)
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import copy
 
+from tests.browser.helper import show
+
 KEPT = '.amw-tile[data-index="{}"][data-label="{}"][data-kept="yes"]'
-
-
-def show(notebook, sky):
-    nb = notebook(sky)
-    nb.run(0)
-    assert "Error" not in nb.output(0), nb.output(0)
-    nb.run(1)
-    nb.page.wait_for_selector(".amw-tile img")
-    return nb
 
 
 def test_an_unsaved_notebook_shows_its_session_again_after_a_reload(notebook, sky):
