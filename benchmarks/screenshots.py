@@ -155,7 +155,7 @@ def _open(page: Any, view: str) -> Callable[[], object]:
         page.wait_for_selector('.amw-detail[data-shown="yes"]')
         page.keyboard.press("w")
         page.wait_for_selector(".amw-d-heat img", timeout=_BUSY_MS)
-        return lambda: page.keyboard.press("Escape")
+        return lambda: page.click(".amw-d-close")
     if view == "map":
         page.click(".amw-side-map")
         page.wait_for_selector('.amw-map:not([data-drawn="0"])')
@@ -170,7 +170,7 @@ def _open(page: Any, view: str) -> Callable[[], object]:
         return lambda: page.click(".amw-tags-done")
     if view == "keys":
         page.keyboard.press("?")
-        return lambda: page.keyboard.press("Escape")
+        return lambda: page.click(".amw-help .amw-x")
     return lambda: None
 
 
