@@ -221,7 +221,8 @@ def test_a_whole_first_hunt_on_galaxies(notebook, galaxies, light, tmp_path):
     assert page.eval_on_selector(".amw-next", ground) != page.eval_on_selector(".amw-previous", ground)
     page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
     page.fill(".amw-steps", "20")
-    page.click(".amw-train")
+    page.click('.amw-tile[data-index="0"] .amw-image')
+    page.keyboard.press("Shift+T")
     page.wait_for_selector(".amw-stop:enabled")
     assert not page.is_enabled(".amw-train")
     page.wait_for_function("document.querySelector('.amw-progress-text').textContent.includes('step')")

@@ -140,6 +140,7 @@ def test_the_keys_are_shown_and_put_away(notebook, sky):
     tile(page, 0).locator(".amw-image").click()
     page.keyboard.press("?")
     expect(page.locator(".amw-help")).to_contain_text("rest of the page is normal")
+    expect(page.locator(".amw-help")).to_contain_text("train")
     page.keyboard.press("Escape")
     expect(page.locator(".amw-help")).to_have_count(0)
     assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
