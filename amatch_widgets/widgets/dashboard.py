@@ -95,6 +95,7 @@ class Dashboard(View):
             use=self.gallery.render,
             left=self.gallery.stop_looking,
             hides=self.gallery.hides,
+            rendering=self.gallery.rendering,
         )
         self.gallery.on_look(self.detail.show)
         self.gallery.on_render(self.detail.note_used)

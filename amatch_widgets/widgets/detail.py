@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Detail"]
 
 _log = logging.getLogger(__name__)
+_PLAIN = Rendering()
 _N_NEIGHBOURS = 6
 _NEIGHBOUR_PX = 96
 _LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
@@ -59,6 +60,8 @@ class Detail(Part):
         Called when the user leaves the detail.
     hides : callable, optional
         Takes a `Label`; whether the user is to judge its image without seeing what was said of it.
+    rendering : Rendering, optional
+        How images are shown at first, here and in the gallery.
     """
 
     template_file = (__file__, "detail.vue")
@@ -89,10 +92,11 @@ class Detail(Part):
         use: Callable[[Rendering], None] | None = None,
         left: Callable[[], None] | None = None,
         hides: Callable[[Label], bool] = lambda _: False,
+        rendering: Rendering = _PLAIN,
     ) -> None:
         self._use, self._left, self._hides = use, left, hides
         self._numbers = itertools.count(1)
-        self._rendering = self._used = Rendering()
+        self._rendering = self._used = rendering
         self._closeup: Closeup | None = None
         self._work = Newest("amatch-detail")
         self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training

@@ -15,6 +15,7 @@ from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChan
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.detail import Detail
+from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES, Habits
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.shelf import Shelf
@@ -32,9 +33,7 @@ __all__ = ["Gallery"]
 SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent", "second look")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 _SHOWN_BY = {"mixed": "unlabelled", "second look": "labelled"}  # orders of one kind of images only
-PAGE_SIZES = (24, 48, 96)
-# Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
-TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
+_HABITS = "view.json"  # in the session folder
 _TWINS_SHOWN = 20
 _RANDOM = "Random order: there are no scores yet."
 _BLIND = (
@@ -51,6 +50,8 @@ class Gallery(Labelling):
     was just labelled: a page that was seen stays as it is. Where unlabelled images are listed by
     their score, each page that was not seen yet is the newest ranking's; elsewhere the whole list
     stays. `refresh`, another order or another filter makes a new list.
+
+    Tile and page size and the rendering are kept in the session folder for the next time.
 
     Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
 
@@ -70,9 +71,9 @@ class Gallery(Labelling):
     sort = Unicode("highest").tag(sync=True)
     show = Unicode("unlabelled").tag(sync=True)
     only = Dict().tag(sync=True)
-    per_page = Int(48).tag(sync=True)
-    tile_size = Unicode("medium").tag(sync=True)
-    tile_px = Int(TILE_SIZES["medium"][0]).tag(sync=True)
+    per_page = Int().tag(sync=True)
+    tile_size = Unicode().tag(sync=True)
+    tile_px = Int().tag(sync=True)
     stale = Unicode("").tag(sync=True)
     note = Unicode("").tag(sync=True)
     ranking_note = Unicode("").tag(sync=True)
@@ -92,15 +93,22 @@ class Gallery(Labelling):
         self._seed = 0
         self._only = Filter()
         self._problems_told: set[str] = set()
-        self._rendering = Rendering()
+        self._habits = Habits.read(session.path / _HABITS)
+        self._rendering = self._habits.rendering
         self._look_at: Callable[[str], object] = lambda _: None
         self._rendered: Callable[[Rendering], None] = lambda _: None
         self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
-        self._background = Newest("amatch-twins")
+        self._background = Newest("amatch-gallery")
         super().__init__(session, desk)
+        self._use_habits()
         if self.is_alone:
             self.closeup = Detail(
-                session, self.desk, use=self.render, left=self.stop_looking, hides=self.hides
+                session,
+                self.desk,
+                use=self.render,
+                left=self.stop_looking,
+                hides=self.hides,
+                rendering=self._rendering,
             )
             self._look_at, self._rendered = self.closeup.show, self.closeup.note_used
         with self.desk.lock:
@@ -246,6 +254,7 @@ class Gallery(Labelling):
                 self._only, self.only = only, dataclasses.asdict(only)
                 self.sort, self.show, self.per_page, self.tile_size = sort, show, per_page, tile_size
                 self.tile_px = TILE_SIZES[tile_size][0]
+                self._keep_habits()
                 if is_new_list:
                     self._query()
                 else:
@@ -262,6 +271,7 @@ class Gallery(Labelling):
             old, self._rendering = self._rendering, rendering
             self.css_filter, self.rendering_note = rendering.css_filter, rendering.summary
             self._rendered(rendering)
+            self._keep_habits()
             if rendering.pixels != old.pixels:
                 self._send_images()
 
@@ -376,6 +386,20 @@ class Gallery(Labelling):
         with self.hold_sync():
             self._shelf.rank(self.sort, self.show, self._only, seed=self._seed)
             self._show_page()
+
+    def _use_habits(self) -> None:
+        habits = self._habits
+        with self.desk.lock, self.hold_sync():
+            self.per_page, self.tile_size = habits.per_page, habits.tile_size
+            self.tile_px = TILE_SIZES[habits.tile_size][0]
+            self.css_filter, self.rendering_note = habits.rendering.css_filter, habits.rendering.summary
+
+    def _keep_habits(self) -> None:
+        """Keep how the images are shown, in the background: the folder may be far away."""
+        habits, path = Habits(self.per_page, self.tile_size, self._rendering), self.session.path / _HABITS
+        if habits != self._habits:
+            self._habits = habits
+            self._background.do("habits", lambda: habits.write(path))
 
     def _show_standing(self) -> None:
         """Say what ranks, and whether the list could be made anew from something better."""

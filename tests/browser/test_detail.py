@@ -286,7 +286,9 @@ def test_why_lies_over_the_image_follows_zoom_and_goes_with_it(notebook, sky):
     assert page.eval_on_selector(".amw-d-heat img", "e => e.naturalWidth") == 64
     assert "score would be lower" in page.inner_text(".amw-d-why")
     assert "Score 0." in page.inner_text(".amw-d-why")
-    page.wait_for_function("() => !document.querySelector('.amw-d-why').textContent.includes('smaller parts')")
+    page.wait_for_function(
+        "() => !document.querySelector('.amw-d-why').textContent.includes('smaller parts')"
+    )
     grey = "() => getComputedStyle(document.querySelector('.amw-d-picture').parentElement).filter"
     assert page.evaluate(grey) == "grayscale(1)"
     assert page.locator(".amw-d-strip").bounding_box()["height"] == 78  # whole, however much stands above it
