@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import Any, overload
 
 from amatch_widgets.errors import SourceError
+from amatch_widgets.images.packed import PackedIds
 
 __all__ = ["NumberedIds", "check_ids", "check_index", "hash_ids"]
 
@@ -46,6 +47,17 @@ class NumberedIds(Sequence[str]):
             and int(value) < self._n
         )
 
+    def position(self, image_id: str) -> int | None:
+        """Return the position of an id; None if it is not there."""
+        return int(image_id) if image_id in self else None
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """Return the position of an id; ValueError if it is not there."""
+        found = self.position(value)
+        if found is None or not start <= found < (self._n if stop is None else stop):
+            raise ValueError(f"{value!r} is no id here")
+        return found
+
     def __repr__(self) -> str:
         return f"NumberedIds({self._n})"
 
@@ -55,8 +67,12 @@ def hash_ids(ids: Iterable[str], *more: str) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for text in more:
         digest.update(text.encode() + b"\xff")  # 0xff never occurs in UTF-8, so no two lists look the same
-    for text in ids:
-        digest.update(text.encode() + b"\xff")
+    if isinstance(ids, PackedIds):
+        for block in ids.encoded(b"\xff"):
+            digest.update(block)
+    else:
+        for text in ids:
+            digest.update(text.encode() + b"\xff")
     return digest.hexdigest()
 
 

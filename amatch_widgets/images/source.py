@@ -9,23 +9,39 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from amatch_widgets.errors import SourceError
+from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
+from amatch_widgets.images.packed import IdIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "FolderSource", "ImageSource", "index_of", "open_source", "source_from_spec"]
+__all__ = [
+    "ArraySource",
+    "FolderSource",
+    "ImageSource",
+    "index_of",
+    "open_source",
+    "read_many",
+    "source_from_spec",
+]
 
 ALLOWED = "a folder of JPEG, PNG or TIFF files, a .npy file, or a NumPy array (N, H, W) or (N, H, W, C)"
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """A set of images with stable ids that can be read one by one, from several threads at once."""
+    """A set of images with stable ids that can be read one by one, from several threads at once.
+
+    A source may have more than this: ``read_many(indices, *, min_side)`` where many together are
+    read faster than one by one, see the function `read_many`; ``bands``, the names of its channels;
+    and ``position(index)``, the right ascension and declination of an image, ICRS, degrees, or None.
+    Its ``ids`` may have ``position(image_id)``, which returns an index or None, in place of a dict of
+    all ids in memory.
+    """
 
     @property
     def name(self) -> str:
@@ -134,9 +150,41 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
     raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy' and 'array'.")
 
 
-def index_of(source: ImageSource) -> dict[str, int]:
+def index_of(source: ImageSource) -> Mapping[str, int]:
     """Map each id of a source to its index; build it once and keep it."""
+    if hasattr(source.ids, "position"):
+        return IdIndex(source.ids)
     return {image_id: i for i, image_id in enumerate(source.ids)}
+
+
+def read_many(
+    source: ImageSource, indices: Sequence[int], *, min_side: int | None = None
+) -> Iterator[tuple[int, NDArray[Any] | ImageReadError]]:
+    """Read images in the order that is best for the source.
+
+    Parameters
+    ----------
+    source : ImageSource
+    indices : sequence of int, each in [0, len)
+        Different from each other.
+    min_side : int, optional
+        As for `ImageSource.read`.
+
+    Yields
+    ------
+    int
+        Each of the indices, once.
+    ndarray of uint8, uint16 or float32, shape (H, W, C), or ImageReadError
+        The image, or why it cannot be read.
+    """
+    if hasattr(source, "read_many"):
+        yield from source.read_many(indices, min_side=min_side)
+        return
+    for index in indices:
+        try:
+            yield index, source.read(index, min_side=min_side)
+        except ImageReadError as error:
+            yield index, error
 
 
 def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> ImageSource:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from amatch_widgets.errors import ImageReadError
-from amatch_widgets.images.source import ImageSource, index_of
+from amatch_widgets.images.source import ImageSource, index_of, read_many
 
 if TYPE_CHECKING:
     from typing import Any
@@ -74,6 +75,22 @@ class SourceContract:
             assert min(reduced.shape[:2]) >= min(8, *whole.shape[:2])
             assert reduced.shape[2] == whole.shape[2]
 
+    def test_many_together_are_those_read_one_by_one(self, source: ImageSource) -> None:
+        indices = [*range(1, len(source)), 0]  # in no order
+        found = dict(read_many(source, indices))
+        assert sorted(found) == list(range(len(source)))
+        for i, image in found.items():
+            assert isinstance(image, np.ndarray)
+            np.testing.assert_array_equal(image, source.read(i))
+        assert not list(read_many(source, []))
+
+    def test_a_process_that_is_forked_reads_the_same_images(self, source: ImageSource) -> None:
+        source.read(0)  # what is open now is open there, too
+        with ProcessPoolExecutor(1, get_context("fork")) as executor:
+            theirs = executor.submit(_all, source).result(timeout=60)
+        for ours, other in zip(_all(source), theirs, strict=True):
+            np.testing.assert_array_equal(ours, other)
+
     def test_a_pickled_copy_reads_the_same_images(self, source: ImageSource) -> None:
         copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - our own bytes
         assert list(copy.ids) == list(source.ids)
@@ -119,6 +136,12 @@ class UnreadableImageContract:
 
     def test_the_others_can_still_be_read(self, damaged: ImageSource) -> None:
         assert damaged.read(1).size
+
+    def test_among_many_it_is_given_as_the_error(self, damaged: ImageSource) -> None:
+        found = dict(read_many(damaged, [0, 1]))
+        assert isinstance(found[0], ImageReadError)
+        assert found[0].image_id == damaged.ids[0]
+        assert isinstance(found[1], np.ndarray)
 
 
 def _all(source: ImageSource) -> list[NDArray[Any]]:
