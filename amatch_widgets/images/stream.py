@@ -1,0 +1,202 @@
+"""Read and prepare very many images, once each and in no order, beside the work on those before."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from amatch_widgets.errors import ConfigError, ImageReadError
+from amatch_widgets.images.source import read_many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.source import ImageSource
+
+__all__ = ["Batch", "spans", "stream"]
+
+_SPAN = 256  # images of a span where the source does not say how many lie together
+_LOOK_S = 0.2  # how often a thread that waits looks whether it is still wanted
+
+
+class Batch(NamedTuple):
+    """Some images that could be read, and why others could not."""
+
+    images: NDArray[np.uint8]
+    """Shape (n, size, size, channels)."""
+    indices: NDArray[np.int64]
+    """Their indices, shape (n,)."""
+    problems: dict[int, str]
+    """Index to reason, of images that cannot be read."""
+
+
+def spans(indices: ArrayLike, chunk: int) -> list[NDArray[np.int64]]:
+    """Cut indices so that what lies together is read together.
+
+    Parameters
+    ----------
+    indices : array of int64, shape (N,)
+        Different from each other, in any order.
+    chunk : int, >= 1
+        How many images lie together in the source, from index 0 on.
+
+    Returns
+    -------
+    list of ndarray of int64
+        Rising; each holds whole chunks, as far as they are wanted, and not many more than 256 images.
+    """
+    wanted = np.sort(np.asarray(indices, np.int64))
+    if not len(wanted):
+        return []
+    n_chunks = max(1, _SPAN // chunk)  # of a span
+    cuts = np.flatnonzero(np.diff(wanted // (chunk * n_chunks))) + 1
+    return np.split(wanted, cuts)
+
+
+def stream(
+    source: ImageSource,
+    preprocess: Preprocess,
+    indices: ArrayLike,
+    *,
+    batch_size: int = 256,
+    threads: int = 2,
+    ahead: int = 2,
+) -> Iterator[Batch]:
+    """Read and prepare images in several threads; each chunk of the source is read once.
+
+    The memory does not depend on how many images are wanted: each thread holds a chunk of the source and
+    a batch, and `ahead` batches wait.
+
+    Parameters
+    ----------
+    source : ImageSource
+    preprocess : Preprocess
+        What is done to each image.
+    indices : array of int64, shape (N,)
+        Different from each other; in any order, which is not kept.
+    batch_size : int, >= 1
+        Images of a batch; those at the end of a thread's work are smaller.
+    threads : int, >= 1
+        Reading threads.
+    ahead : int, >= 1
+        Batches that may wait.
+
+    Yields
+    ------
+    Batch
+        Each index is in one of them, among its indices or its problems.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of its range.
+    """
+    if min(batch_size, threads, ahead) < 1:
+        raise ConfigError(
+            f"stream(batch_size={batch_size!r}, threads={threads!r}, ahead={ahead!r}): each is 1 or more."
+        )
+    return _Stream(source, preprocess, spans(indices, getattr(source, "chunk", 1)), batch_size).run(
+        threads, ahead
+    )
+
+
+class _Stream:
+    """The threads of one call.
+
+    Thread safety: ``_spans`` is guarded by ``_taking``; ``_queue`` and ``_is_over`` guard themselves.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        preprocess: Preprocess,
+        wanted: list[NDArray[np.int64]],
+        batch_size: int,
+    ) -> None:
+        self._source, self._preprocess, self._batch_size = source, preprocess, batch_size
+        self._spans = iter(wanted)
+        self._taking = threading.Lock()
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue()
+        self._is_over = threading.Event()
+
+    def run(self, threads: int, ahead: int) -> Iterator[Batch]:
+        self._queue = queue.Queue(ahead)
+        workers = [
+            threading.Thread(target=self._work, name="amatch-stream", daemon=True) for _ in range(threads)
+        ]
+        for worker in workers:
+            worker.start()
+        n_at_work = threads
+        try:
+            while n_at_work:
+                found = self._queue.get()
+                if isinstance(found, BaseException):
+                    raise found
+                if found is None:
+                    n_at_work -= 1
+                else:
+                    yield found
+        finally:  # also when the caller closes the generator
+            self._is_over.set()
+            for worker in workers:
+                worker.join()
+
+    def _work(self) -> None:
+        try:
+            for batch in self._batches():
+                if not self._put(batch):
+                    return
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 (a border: it is raised again where the batches are taken)
+            self._put(error)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Fill batches from one span after the other; what is left at the end is one, too."""
+        shape = (self._preprocess.size, self._preprocess.size, self._preprocess.channels)
+        images, indices = np.empty((self._batch_size, *shape), np.uint8), np.empty(self._batch_size, np.int64)
+        problems: dict[int, str] = {}
+        n = 0
+        while (span := self._next()) is not None:
+            for index, found in read_many(self._source, span.tolist(), min_side=self._preprocess.min_side):
+                if self._is_over.is_set():
+                    return
+                prepared = self._prepared(found)
+                if isinstance(prepared, str):
+                    problems[index] = prepared
+                    continue
+                images[n], indices[n] = prepared, index
+                n += 1
+                if n == self._batch_size:
+                    yield Batch(images, indices, problems)
+                    images, indices = np.empty_like(images), np.empty_like(indices)
+                    n, problems = 0, {}
+        if n or problems:
+            yield Batch(images[:n], indices[:n], problems)
+
+    def _prepared(self, found: NDArray[Any] | ImageReadError) -> NDArray[np.uint8] | str:
+        if isinstance(found, ImageReadError):
+            return found.reason
+        try:
+            return self._preprocess(found)
+        except ValueError as error:  # of Preprocess, in plain words
+            return str(error)
+
+    def _next(self) -> NDArray[np.int64] | None:
+        with self._taking:
+            return None if self._is_over.is_set() else next(self._spans, None)
+
+    def _put(self, what: Batch | BaseException | None) -> bool:
+        """Hand something over; whether anybody wants more."""
+        while not self._is_over.is_set():
+            try:
+                self._queue.put(what, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
