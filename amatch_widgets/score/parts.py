@@ -1,0 +1,310 @@
+"""A folder of Parquet parts that many processes may fill: whole parts only, and each of them once.
+
+    archive.json                 what was scored: source, number of images, images of a part
+    cycle=0003/model.json        with which model
+    cycle=0003/part-00012.parquet    index, id, score (null where there is none), problem (why there is none)
+
+A part holds the same images in each cycle. It appears under its name only when it is whole, so the parts
+that are there are what is done, and a run that is begun again makes the others. Two processes that make
+the same part write the same rows, and the later takes the place of the earlier.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import uuid
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amatch_widgets.errors import ConfigError, WorkspaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["PART_ROWS", "Cycle", "Parts"]
+
+PART_ROWS = 100_000
+_FORMAT = 1
+_MANIFEST, _MODEL = "archive.json", "model.json"
+_CYCLE, _PART = re.compile(r"cycle=(\d{4,})"), re.compile(r"part-(\d{5,})\.parquet")
+_SCHEMA = pa.schema(
+    [("index", pa.int64()), ("id", pa.string()), ("score", pa.float32()), ("problem", pa.string())]
+)
+# Neighbouring ids begin alike, and an index follows the one before: both then take next to nothing.
+_ENCODING = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BYTE_ARRAY", "score": "BYTE_STREAM_SPLIT"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """The scores of one model.
+
+    Attributes
+    ----------
+    number : int
+        Cycles are counted from 1.
+    key : str
+        Which model: two with the same key give the same scores.
+    note : str
+        Which model, in plain words.
+    """
+
+    number: int
+    key: str
+    note: str
+
+    @property
+    def folder(self) -> str:
+        """Its name."""
+        return f"cycle={self.number:04d}"
+
+
+class Parts:
+    """The scores of an archive, in parts.
+
+    Make one with `create` or `open`; it may be pickled, and used by any number of processes at once.
+
+    Attributes
+    ----------
+    root : Path
+    n_images : int
+    part_rows : int
+        Images of each part but the last.
+    """
+
+    def __init__(self, root: Path, n_images: int, part_rows: int) -> None:
+        self.root, self.n_images, self.part_rows = root, n_images, part_rows
+
+    def __repr__(self) -> str:
+        return f"Parts({str(self.root)!r}, {self.n_images:,} images, {self.n_parts:,} parts)"
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        *,
+        fingerprint: str,
+        n_images: int,
+        spec: Mapping[str, Any],
+        part_rows: int = PART_ROWS,
+    ) -> Parts:
+        """Open the folder of these images; make it if it is not there.
+
+        Parameters
+        ----------
+        root : Path
+        fingerprint, n_images, spec
+            Of the source.
+        part_rows : int, >= 1
+            Images of a part; one that is there keeps its own.
+
+        Raises
+        ------
+        ConfigError
+            If `part_rows` or `n_images` is less than 1.
+        WorkspaceError
+            If the folder is of other images, damaged, or cannot be written.
+        """
+        if part_rows < 1 or n_images < 1:
+            raise ConfigError(f"part_rows={part_rows!r} of {n_images!r} images: both are at least 1.")
+        if (root / _MANIFEST).exists():
+            found = cls.open(root)
+            kept = _read_json(root / _MANIFEST)
+            if (kept["fingerprint"], found.n_images) != (fingerprint, n_images):
+                raise WorkspaceError(
+                    f"{str(root)!r} has the scores of other images: {found.n_images:,} of them, where there "
+                    f"are {n_images:,} now. Choose another folder with path=."
+                )
+            return found
+        manifest = {
+            "format": _FORMAT,
+            "fingerprint": fingerprint,
+            "n_images": n_images,
+            "part_rows": part_rows,
+            "source": dict(spec),
+        }
+        _write(root / _MANIFEST, json.dumps(manifest, indent=1).encode())
+        return cls(root, n_images, part_rows)
+
+    @classmethod
+    def open(cls, root: Path) -> Parts:
+        """Open a folder that is there.
+
+        Raises
+        ------
+        WorkspaceError
+            If there is none, or it is damaged.
+        """
+        manifest = _read_json(root / _MANIFEST)
+        try:
+            if manifest["format"] != _FORMAT:
+                raise WorkspaceError(
+                    f"{str(root)!r} has format {manifest['format']!r}; this version reads {_FORMAT}. Update "
+                    "amatch-widgets."
+                )
+            return cls(root, int(manifest["n_images"]), int(manifest["part_rows"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(root / _MANIFEST, error) from error
+
+    @property
+    def n_parts(self) -> int:
+        """How many parts a whole cycle has."""
+        return -(-self.n_images // self.part_rows)
+
+    def bounds(self, part: int) -> tuple[int, int]:
+        """Return the first index of a part, and the one after its last."""
+        if not 0 <= part < self.n_parts:
+            raise ConfigError(f"There is no part {part!r}: there are {self.n_parts}, from 0.")
+        return part * self.part_rows, min((part + 1) * self.part_rows, self.n_images)
+
+    # Cycles.
+
+    def cycles(self) -> list[Cycle]:
+        """Return all cycles that were begun, the first first."""
+        numbers = sorted(int(m[1]) for name in self._listing(self.root) if (m := _CYCLE.fullmatch(name)))
+        found = []
+        for number in numbers:
+            record = _read_json(self.root / f"cycle={number:04d}" / _MODEL)
+            try:
+                found.append(Cycle(number=number, key=str(record["key"]), note=str(record["note"])))
+            except (KeyError, TypeError) as error:
+                raise _damaged(self.root / f"cycle={number:04d}" / _MODEL, error) from error
+        return found
+
+    def begin(self, key: str, note: str) -> Cycle:
+        """Return the last cycle if it is of this model, or begin another.
+
+        Raises
+        ------
+        WorkspaceError
+            If it cannot be written.
+        """
+        cycles = self.cycles()
+        if cycles and cycles[-1].key == key:
+            return cycles[-1]
+        cycle = Cycle(number=cycles[-1].number + 1 if cycles else 1, key=key, note=note)
+        _write(self.root / cycle.folder / _MODEL, json.dumps(asdict(cycle)).encode())
+        return cycle
+
+    def done(self, cycle: Cycle) -> list[int]:
+        """Return the parts of a cycle that are there, rising."""
+        names = self._listing(self.root / cycle.folder)
+        return sorted(int(m[1]) for name in names if (m := _PART.fullmatch(name)))
+
+    def missing(self, cycle: Cycle) -> list[int]:
+        """Return the parts of a cycle that are not there yet, rising."""
+        done = set(self.done(cycle))
+        return [part for part in range(self.n_parts) if part not in done]
+
+    def files(self, cycle: Cycle) -> list[str]:
+        """Return the paths of the parts of a cycle that are there."""
+        return [str(self._path(cycle, part)) for part in self.done(cycle)]
+
+    def write(
+        self,
+        cycle: Cycle,
+        part: int,
+        *,
+        ids: Sequence[str],
+        scores: NDArray[np.float32],
+        problems: Mapping[int, str],
+    ) -> None:
+        """Write a whole part.
+
+        Parameters
+        ----------
+        cycle : Cycle
+        part : int
+        ids : sequence of str, length M
+            Of the images of the part, in order.
+        scores : ndarray of float32, shape (M,)
+            In [0, 1]; NaN where there is none.
+        problems : mapping of int to str
+            Index in the source to reason, of the images without a score.
+
+        Raises
+        ------
+        ValueError
+            If the lengths do not fit the part, or an image has neither score nor problem, or both.
+        WorkspaceError
+            If it cannot be written.
+        """
+        start, stop = self.bounds(part)
+        if len(ids) != stop - start or scores.shape != (stop - start,):
+            raise ValueError(
+                f"Part {part} has {stop - start} images, not {len(ids)} ids and {scores.shape} scores."
+            )
+        is_missing = np.isnan(scores)
+        if set((np.flatnonzero(is_missing) + start).tolist()) != set(problems):
+            raise ValueError(f"Part {part}: each image has either a score or a problem.")
+        table = pa.table(
+            {
+                "index": np.arange(start, stop),
+                "id": pa.array(ids, pa.string()),
+                "score": pa.array(scores, pa.float32(), mask=is_missing),
+                "problem": pa.array([problems.get(i) for i in range(start, stop)], pa.string()),
+            },
+            schema=_SCHEMA,
+        )
+        buffer = io.BytesIO()
+        pq.write_table(
+            table, buffer, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING
+        )
+        _write(self._path(cycle, part), buffer.getvalue())
+
+    def _path(self, cycle: Cycle, part: int) -> Path:
+        return self.root / cycle.folder / f"part-{part:05d}.parquet"
+
+    @staticmethod
+    def _listing(folder: Path) -> list[str]:
+        try:
+            return [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise WorkspaceError(f"The scores in {str(folder)!r} cannot be read: {error}.") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, whoever else writes it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WorkspaceError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}. Free some space, or choose another "
+            "folder with path=."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise WorkspaceError(
+            f"There is no {path.name} in {str(path.parent)!r}: no scores are kept there."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(record, dict):
+        raise _damaged(path, f"it holds {type(record).__name__}")
+    return record
+
+
+def _damaged(path: Path, why: object) -> WorkspaceError:
+    return WorkspaceError(f"{str(path)!r} is damaged: {why}. Move its folder away and score again.")
