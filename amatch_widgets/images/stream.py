@@ -12,7 +12,7 @@ from amatch_widgets.errors import ConfigError, ImageReadError
 from amatch_widgets.images.source import read_many
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     """Index to reason, of images that cannot be read."""
 
 
-def spans(indices: ArrayLike, chunk: int) -> list[NDArray[np.int64]]:
+def spans(indices: ArrayLike, chunk: int = 1) -> list[NDArray[np.int64]]:
     """Cut indices so that what lies together is read together.
 
     Parameters
@@ -62,7 +62,7 @@ def spans(indices: ArrayLike, chunk: int) -> list[NDArray[np.int64]]:
 def stream(
     source: ImageSource,
     preprocess: Preprocess,
-    indices: ArrayLike,
+    wanted: Iterable[NDArray[np.int64]],
     *,
     batch_size: int = 256,
     threads: int = 2,
@@ -78,8 +78,9 @@ def stream(
     source : ImageSource
     preprocess : Preprocess
         What is done to each image.
-    indices : array of int64, shape (N,)
-        Different from each other; in any order, which is not kept.
+    wanted : iterable of ndarray of int64
+        Indices to be read together, each once: of `spans`. Taken one after the other, while the images
+        before are read; their order is not kept.
     batch_size : int, >= 1
         Images of a batch; those at the end of a thread's work are smaller.
     threads : int, >= 1
@@ -101,9 +102,7 @@ def stream(
         raise ConfigError(
             f"stream(batch_size={batch_size!r}, threads={threads!r}, ahead={ahead!r}): each is 1 or more."
         )
-    return _Stream(source, preprocess, spans(indices, getattr(source, "chunk", 1)), batch_size).run(
-        threads, ahead
-    )
+    return _Stream(source, preprocess, wanted, batch_size).run(threads, ahead)
 
 
 class _Stream:
@@ -116,7 +115,7 @@ class _Stream:
         self,
         source: ImageSource,
         preprocess: Preprocess,
-        wanted: list[NDArray[np.int64]],
+        wanted: Iterable[NDArray[np.int64]],
         batch_size: int,
     ) -> None:
         self._source, self._preprocess, self._batch_size = source, preprocess, batch_size

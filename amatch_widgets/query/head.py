@@ -23,7 +23,7 @@ from ._evidence import Labelled, choose_spaces, regression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["InstantFit", "InstantHead", "score_of"]
+__all__ = ["InstantFit", "InstantHead", "logit_of", "score_of"]
 
 _Floats = NDArray[np.float32]
 
@@ -327,6 +327,12 @@ def score_of(logits: ArrayLike) -> NDArray[np.float64]:
     """
     x = np.asarray(logits, np.float64) * (_KNEE / _LOGIT)
     return np.asarray(0.5 + 0.5 * x / (1 + np.abs(x)))
+
+
+def logit_of(scores: ArrayLike) -> NDArray[np.float64]:
+    """Return the logits that `score_of` maps to these scores in (0, 1)."""
+    y = 2 * np.asarray(scores, np.float64) - 1
+    return np.asarray(y / (1 - np.abs(y)) * (_LOGIT / _KNEE))
 
 
 def _standard(direction: _Floats, pool: _Floats) -> _Floats:

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amatch_widgets.archive import parts as module
+from amatch_widgets.archive.parts import Parts
 from amatch_widgets.errors import ConfigError, WorkspaceError
-from amatch_widgets.score import parts as module
-from amatch_widgets.score.parts import Parts
 
 N = 25
 

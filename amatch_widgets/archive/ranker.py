@@ -1,0 +1,179 @@
+"""What ranks in a session now, as one thing that can be sent to another process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from amatch_widgets.query.head import score_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.learn.start import VectorClassifier
+
+    Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+__all__ = ["Ladder", "Model", "Ranker"]
+
+_N_STEPS = 512
+_TAIL = 0.02  # of the sample, from which the ladder's ends are drawn on
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """A rising map between two quantities, known at some places and straight between and beyond them.
+
+    Attributes
+    ----------
+    x, y : ndarray of float64, shape (K,), K >= 1
+        Rising; `x` strictly.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+    @classmethod
+    def between(cls, x: NDArray[Any], y: NDArray[Any]) -> Ladder:
+        """Map the quantiles of one sample to the same ones of another.
+
+        Parameters
+        ----------
+        x, y : ndarray of float, shape (N,), N >= 1
+            In any order.
+        """
+        at = np.linspace(0, 1, min(_N_STEPS, len(x)))
+        kept_x, first = np.unique(np.quantile(x.astype(np.float64), at), return_index=True)
+        return cls(kept_x, np.quantile(y.astype(np.float64), at)[first])
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Map numbers; beyond both ends on along the slope of the last fiftieth of the steps."""
+        x = np.asarray(x, np.float64)
+        found = np.asarray(np.interp(x, self.x, self.y), np.float64)
+        n = max(1, int(_TAIL * len(self.x)))
+        if len(self.x) > n:
+            low = (self.y[n] - self.y[0]) / (self.x[n] - self.x[0])
+            high = (self.y[-1] - self.y[-1 - n]) / (self.x[-1] - self.x[-1 - n])
+            found += np.minimum(x - self.x[0], 0) * low + np.maximum(x - self.x[-1], 0) * high
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its head, as bytes.
+
+    Attributes
+    ----------
+    tensors : bytes
+        Its state dict, as a safetensors file.
+    backbone : str
+    channels : int
+    shape : dict
+        What `VectorShape` takes.
+    """
+
+    tensors: bytes
+    backbone: str
+    channels: int
+    shape: dict[str, int]
+
+    @classmethod
+    def of(cls, model: VectorClassifier, backbone: str) -> Model:
+        """Take a copy of a model as it is now."""
+        from safetensors.torch import save  # noqa: PLC0415 (imports torch)
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        return cls(save(tensors), backbone, int(model.mean.shape[1]), asdict(model.shape))
+
+    def logits(self, device: str) -> Score:
+        """Return what gives the logit of *anomaly* of images."""
+        from safetensors.torch import load  # noqa: PLC0415 (imports torch)
+
+        from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.start import VectorClassifier, VectorShape  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
+
+        base = build_classifier(self.backbone, channels=self.channels, weights="random")
+        model = VectorClassifier(base, VectorShape(**self.shape))
+        model.load_state_dict(load(self.tensors))
+        model = model.to(choose_device(device))
+        embedder = Embedder(model, side=model.side, n_views=model.shape.n_views)
+        weights, bias = model.on_features()
+        return lambda images: np.asarray(embedder.raw(images) @ weights + bias, np.float32)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ranker:
+    """Gives images the scores that they would have in the session.
+
+    A blend orders a session's images by the sum of their normal scores among all of them, see
+    `amatch_widgets.query.blend`; another image takes its place between them, by the `Ladder` of each step.
+
+    Attributes
+    ----------
+    ranked_by : {"instant", "deep", "both"}
+    image : Preprocess
+        What is done to each image first.
+    note : str
+        What ranks, in plain words.
+    instant, deep : Model or None
+    weight : float
+        Of `deep` in "both".
+    ladders : tuple of Ladder
+        In "both": from the logits of `instant` and of `deep` to normal scores, and from the sum of those to
+        the logit of the score.
+    """
+
+    ranked_by: Literal["instant", "deep", "both"]
+    image: Preprocess
+    note: str
+    instant: Model | None = None
+    deep: Model | None = None
+    weight: float = 0.0
+    ladders: tuple[Ladder, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """32 hex digits that say which scores it gives."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([self.ranked_by, self.image.to_dict(), self.weight]).encode())
+        for model in (self.instant, self.deep):
+            digest.update(b"-" if model is None else model.tensors + json.dumps(model.shape).encode())
+        for ladder in self.ladders:
+            digest.update(ladder.x.tobytes() + ladder.y.tobytes())
+        return digest.hexdigest()
+
+    def ready(self, device: str = "auto") -> Score:
+        """Return what scores images: uint8 (N, S, S, C), prepared as by `image`, to float32 (N,) in [0, 1].
+
+        Parameters
+        ----------
+        device : str
+            "auto", "cpu", "cuda" or "cuda:1"; see `TrainConfig`.
+        """
+        instant = self.instant.logits(device) if self.instant and self.ranked_by != "deep" else None
+        deep = self.deep.logits(device) if self.deep and self.ranked_by != "instant" else None
+        if instant is not None and deep is not None:
+            ours, theirs, back = self.ladders
+
+            def both(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+                total = ours(instant(images)) + self.weight * theirs(deep(images))
+                return score_of(back(total)).astype(np.float32)
+
+            return both
+        if instant is not None:
+            return lambda images: score_of(instant(images)).astype(np.float32)
+        assert deep is not None  # one of them ranks
+        return lambda images: _softmax(deep(images))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float32)

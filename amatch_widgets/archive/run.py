@@ -1,0 +1,220 @@
+"""Score the parts of an archive that are not there yet, on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from amatch_widgets.errors import SourceError
+from amatch_widgets.events import ScoringProgress
+from amatch_widgets.images.stream import spans, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from amatch_widgets.archive.parts import Cycle, Parts
+    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.images.stream import Batch
+
+__all__ = ["part_rows_for", "score_missing", "score_part"]
+
+_N_PARTS, _FEWEST, _MOST = 500, 2_000, 100_000
+_LOST = 3  # parts in a row of which nothing can be read: then it is the volume, and not the images
+_RECENT_S = 30.0  # what the rate is a mean of
+
+
+def part_rows_for(n_images: int, chunk: int = 1) -> int:
+    """Return how many images a part shall have: little is lost by a stop, and there are not too many files.
+
+    Parameters
+    ----------
+    n_images : int, >= 1
+    chunk : int, >= 1
+        How many images lie together in the source; no chunk is read for two parts, if it is not too large.
+    """
+    rows = min(max(n_images // _N_PARTS, _FEWEST), _MOST)
+    return -(-rows // chunk) * chunk if chunk <= _MOST else rows
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part that is being scored."""
+
+    number: int
+    start: int
+    scores: NDArray[np.float32]
+    problems: dict[int, str]
+    n_left: int
+
+    @classmethod
+    def empty(cls, number: int, start: int, stop: int) -> _Part:
+        return cls(number, start, np.full(stop - start, np.nan, np.float32), {}, stop - start)
+
+    @property
+    def is_lost(self) -> bool:
+        return len(self.problems) == len(self.scores)
+
+
+def score_part(
+    source: ImageSource,
+    image: Preprocess,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    bounds: tuple[int, int],
+    *,
+    batch_size: int = 256,
+    threads: int = 2,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Score the images of one part.
+
+    Parameters
+    ----------
+    source : ImageSource
+    image : Preprocess
+    score : callable
+        Of `Ranker.ready`.
+    bounds : (int, int)
+        First index, and the one after the last.
+    batch_size, threads : int
+        As for `stream`.
+
+    Returns
+    -------
+    ndarray of float32, shape (M,)
+        Scores; NaN where there is none.
+    dict of int to str
+        Index to reason, of the images without a score.
+    """
+    part = _Part.empty(0, *bounds)
+    wanted = spans(np.arange(*bounds), getattr(source, "chunk", 1))
+    for batch in stream(source, image, wanted, batch_size=batch_size, threads=threads):
+        if len(batch.images):
+            part.scores[batch.indices - part.start] = score(batch.images)
+        part.problems |= batch.problems
+    return part.scores, part.problems
+
+
+def score_missing(
+    source: ImageSource,
+    image: Preprocess,
+    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    parts: Parts,
+    cycle: Cycle,
+    *,
+    batch_size: int = 256,
+    threads: int = 2,
+) -> Generator[ScoringProgress]:
+    """Score the parts of a cycle that are not there yet; closed before its end, it loses those in hand.
+
+    Reading, preparing and scoring overlap, across the parts too. The memory does not depend on the number
+    of images.
+
+    Parameters
+    ----------
+    source, image, score, batch_size, threads
+        As for `score_part`.
+    parts : Parts
+    cycle : Cycle
+
+    Yields
+    ------
+    ScoringProgress
+        After each batch; counts images, with those of the parts that were there.
+
+    Raises
+    ------
+    SourceError
+        If nothing can be read of several parts in a row, which are then not written: the images may be
+        gone for a while.
+    WorkspaceError
+        If a part cannot be written.
+    """
+    missing = parts.missing(cycle)
+    n_done = parts.n_images - sum(stop - start for start, stop in map(parts.bounds, missing))
+    open_parts: dict[int, _Part] = {}
+    lost: list[_Part] = []
+    rate = _Rate()
+
+    def write(part: _Part) -> None:
+        ids = source.ids[part.start : part.start + len(part.scores)]
+        parts.write(cycle, part.number, ids=ids, scores=part.scores, problems=part.problems)
+
+    for batch in stream(
+        source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads
+    ):
+        values = score(batch.images) if len(batch.images) else np.empty(0, np.float32)
+        for part in _deal(batch, values, parts, open_parts):
+            if part.is_lost:
+                lost.append(part)
+                if len(lost) >= _LOST:
+                    raise _gone(source, lost)
+                continue
+            for one in (*lost, part):
+                write(one)
+            lost.clear()
+        n = len(batch.indices) + len(batch.problems)
+        n_done += n
+        per_s = rate.add(n)
+        yield ScoringProgress(n_done, parts.n_images, per_s, (parts.n_images - n_done) / per_s)
+    if lost and len(lost) == len(missing):
+        raise _gone(source, lost)
+    for part in lost:
+        write(part)
+
+
+def _spans_of(source: ImageSource, parts: Parts, missing: Iterable[int]) -> Iterator[NDArray[np.int64]]:
+    chunk = getattr(source, "chunk", 1)
+    for part in missing:
+        yield from spans(np.arange(*parts.bounds(part)), chunk)
+
+
+def _deal(
+    batch: Batch, values: NDArray[np.float32], parts: Parts, open_parts: dict[int, _Part]
+) -> Iterator[_Part]:
+    """Deal a batch out to its parts; give those that are whole now."""
+    bad = np.fromiter(batch.problems, np.int64, len(batch.problems))
+    numbers = batch.indices // parts.part_rows
+    for number in np.unique(np.concatenate([numbers, bad // parts.part_rows])).tolist():
+        if number not in open_parts:
+            open_parts[number] = _Part.empty(number, *parts.bounds(number))
+        part = open_parts[number]
+        those = numbers == number
+        part.scores[batch.indices[those] - part.start] = values[those]
+        problems = {i: why for i, why in batch.problems.items() if i // parts.part_rows == number}
+        part.problems |= problems
+        part.n_left -= int(those.sum()) + len(problems)
+        if not part.n_left:
+            yield open_parts.pop(number)
+
+
+def _gone(source: ImageSource, lost: list[_Part]) -> SourceError:
+    index, why = next(iter(lost[0].problems.items()))
+    n = sum(len(part.scores) for part in lost)
+    return SourceError(
+        f"None of {n:,} images in a row of {source.name!r} could be read; the first, {source.ids[index]!r}: "
+        f"{why}. They are left for the next run, and all scores until here are kept. Look whether the images "
+        "are still there, then score again: it goes on from here."
+    )
+
+
+class _Rate:
+    """Images a second, over the last half minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(time.perf_counter(), 0)])
+        self._n = 0
+
+    def add(self, n: int) -> float:
+        self._n += n
+        now = time.perf_counter()
+        self._seen.append((now, self._n))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _RECENT_S:  # noqa: PLR2004 (two make a rate)
+            self._seen.popleft()
+        then, before = self._seen[0]
+        return max(self._n - before, 1) / max(now - then, 1e-9)

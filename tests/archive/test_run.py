@@ -1,0 +1,152 @@
+"""Scoring part by part: each image once, whatever stops it, and none lost without a word."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from amatch_widgets.archive.parts import Parts
+from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
+from amatch_widgets.errors import ImageReadError, SourceError
+from amatch_widgets.images.array import ArraySource
+from amatch_widgets.images.preprocess import Preprocess
+
+PREPARE = Preprocess(size=8, channels=1)
+N = 95
+
+
+class Holey(ArraySource):
+    """Images that hold their number; some of them cannot be read."""
+
+    def __init__(self, n=N, bad=()):
+        super().__init__(np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None], (n, 8, 8)))
+        self.bad = set(bad)
+
+    def read(self, index, *, min_side=None):
+        if index in self.bad:
+            raise ImageReadError(self.ids[index], "the disk is gone")
+        return super().read(index, min_side=min_side)
+
+
+class Chunked(Holey):
+    chunk = 16
+
+
+def score(images):
+    return images[:, 0, 0, 0].astype(np.float32) / 100
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return Parts.create(tmp_path / "x", fingerprint="ab", n_images=N, spec={}, part_rows=10)
+
+
+def table(parts, cycle):
+    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]
+
+
+def whole(parts, cycle, bad=()):
+    """Whether each image is there once, with its score or its problem."""
+    found = table(parts, cycle)
+    assert [row["index"] for row in found] == list(range(N))
+    for i, row in enumerate(found):
+        assert row["id"] == f"{i:02d}"
+        assert row["score"] == (None if i in bad else np.float32(i) / np.float32(100))
+        assert row["problem"] == ("the disk is gone" if i in bad else None)
+    return True
+
+
+@pytest.mark.parametrize("source", [Holey, Chunked])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_image_is_scored_once(parts, source, threads):
+    cycle = parts.begin("k", "")
+    events = list(score_missing(source(), PREPARE, score, parts, cycle, batch_size=7, threads=threads))
+    assert whole(parts, cycle)
+    assert [e.done for e in events] == sorted(e.done for e in events)
+    assert (events[-1].done, events[-1].total) == (N, N)
+    assert all(e.images_per_s > 0 for e in events)
+    assert not list(score_missing(source(), PREPARE, score, parts, cycle))
+
+
+@pytest.mark.parametrize("n_taken", [1, 4, 9])
+def test_what_was_stopped_goes_on_and_repeats_no_part_that_is_there(parts, n_taken):
+    cycle = parts.begin("k", "")
+    run = score_missing(Holey(), PREPARE, score, parts, cycle, batch_size=10, threads=2)
+    list(itertools.islice(run, n_taken))
+    run.close()
+    there = parts.done(cycle)
+    assert len(there) < parts.n_parts
+    source = Holey()
+    read, n_read = source.read, []
+    source.read = lambda index, **options: n_read.append(index) or read(index, **options)
+    events = list(score_missing(source, PREPARE, score, parts, cycle, batch_size=10))
+    assert not {i // 10 for i in n_read} & set(there)
+    assert events[-1].done == N
+    assert whole(parts, cycle)
+
+
+def test_images_that_cannot_be_read_are_listed_and_stop_nothing(parts):
+    bad = {0, 5, *range(30, 40), 94}  # one whole part among them
+    cycle = parts.begin("k", "")
+    list(score_missing(Holey(bad=bad), PREPARE, score, parts, cycle))
+    assert whole(parts, cycle, bad)
+
+
+def test_two_lost_parts_at_the_end_are_written_where_others_could_be_read(parts):
+    bad = set(range(80, 95))
+    cycle = parts.begin("k", "")
+    list(score_missing(Holey(bad=bad), PREPARE, score, parts, cycle, threads=1))
+    assert whole(parts, cycle, bad)
+
+
+def test_a_volume_that_disappears_stops_the_run_and_the_next_one_goes_on(parts):
+    cycle = parts.begin("k", "")
+    with pytest.raises(SourceError, match=r"None of 30 images in a row.*'40'.*the disk is gone.*goes on"):
+        list(score_missing(Holey(bad=range(40, N)), PREPARE, score, parts, cycle, threads=1))
+    assert parts.done(cycle) == [0, 1, 2, 3]
+    list(score_missing(Holey(), PREPARE, score, parts, cycle))
+    assert whole(parts, cycle)
+
+
+def test_where_nothing_can_be_read_nothing_is_written(tmp_path):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=12, spec={}, part_rows=10)
+    cycle = parts.begin("k", "")
+    with pytest.raises(SourceError, match="None of 12 images"):
+        list(score_missing(Holey(12, bad=range(12)), PREPARE, score, parts, cycle))
+    assert parts.done(cycle) == []
+
+
+def test_an_error_of_the_model_comes_out_and_keeps_what_is_there(parts):
+    def fails_late(images):
+        if images[0, 0, 0, 0] >= 60:
+            raise RuntimeError("out of memory")
+        return score(images)
+
+    cycle = parts.begin("k", "")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(score_missing(Holey(), PREPARE, fails_late, parts, cycle, batch_size=10, threads=1))
+    assert parts.done(cycle) == [0, 1, 2, 3, 4, 5]
+    list(score_missing(Holey(), PREPARE, score, parts, cycle))
+    assert whole(parts, cycle)
+
+
+def test_one_part_alone_is_as_in_the_whole():
+    scores, problems = score_part(Chunked(bad=[33]), PREPARE, score, (30, 40), batch_size=4)
+    np.testing.assert_array_equal(
+        np.delete(scores, 3), np.delete(np.arange(30, 40), 3).astype(np.float32) / 100
+    )
+    assert np.isnan(scores[3])
+    assert problems == {33: "the disk is gone"}
+
+
+def test_parts_are_neither_many_nor_large_and_hold_whole_chunks():
+    assert part_rows_for(100) == 2_000
+    assert part_rows_for(10**6) == 2_000
+    assert part_rows_for(10**7) == 20_000
+    assert part_rows_for(10**9) == 100_000
+    assert part_rows_for(10**7, 768) == 20_736
+    assert part_rows_for(10**7, 768) % 768 == 0
+    assert part_rows_for(10**7, 10**6) == 20_000
