@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from amatch_widgets.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -207,7 +207,12 @@ class Parts:
 
     def files(self, cycle: Cycle) -> list[str]:
         """Return the paths of the parts of a cycle that are there."""
-        return [str(self._path(cycle, part)) for part in self.done(cycle)]
+        return self.files_of(cycle, self.done(cycle))
+
+    def files_of(self, cycle: Cycle, parts: Iterable[int]) -> list[str]:
+        """Return the paths of some parts of a cycle, as far as they are there."""
+        there = set(self.done(cycle))
+        return [str(self._path(cycle, part)) for part in sorted(there.intersection(parts))]
 
     def write(
         self,

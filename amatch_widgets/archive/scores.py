@@ -1,0 +1,230 @@
+"""Look at the scores of an archive where they lie: top, filters, histogram, what has risen."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from amatch_widgets.errors import ConfigError, MissingExtraError, NotTrainedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from amatch_widgets.archive.parts import Cycle, Parts
+
+__all__ = ["ArchiveScores"]
+
+# What a user types comes as a value, and never as a part of a question.
+_ROWS = "FROM read_parquet($files, hive_partitioning = false) "
+_PASSED = (
+    _ROWS + "WHERE score >= $least AND score <= $most AND ($text = '' OR contains(lower(id), lower($text))) "
+)
+_TOP = 'SELECT "index", id, score ' + _PASSED + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset'
+_COUNT = "SELECT count(*) " + _PASSED
+_HISTOGRAM = (
+    "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
+    + _ROWS
+    + "WHERE score IS NOT NULL GROUP BY bin"
+)
+_OF = 'SELECT "index", score ' + _ROWS + 'WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL'
+_PROBLEMS = 'SELECT "index", id, problem ' + _ROWS + 'WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n'
+_N_PROBLEMS = "SELECT count(*) " + _ROWS + "WHERE problem IS NOT NULL"
+
+
+class ArchiveScores:
+    """The scores of one cycle of an archive, as far as they are there; more may come while one looks.
+
+    Nothing is held in memory: each question is answered by DuckDB from the Parquet parts.
+
+    Parameters
+    ----------
+    parts : Parts
+    cycle : Cycle, optional
+        By default the last that has a score.
+
+    Raises
+    ------
+    NotTrainedError
+        If there are no scores yet.
+    MissingExtraError
+        If duckdb is not installed.
+
+    Notes
+    -----
+    Thread safety: any thread may ask; DuckDB gives each question a cursor of its own.
+    """
+
+    def __init__(self, parts: Parts, cycle: Cycle | None = None) -> None:
+        self._duckdb = _duckdb().connect()
+        self._parts = parts
+        begun = [c for c in parts.cycles() if parts.done(c)] if cycle is None else [cycle]
+        if not begun:
+            raise NotTrainedError(f"There are no scores in {str(parts.root)!r} yet. Score the images first.")
+        self.cycle = begun[-1]
+
+    def __repr__(self) -> str:
+        n, n_parts = self._parts.n_images, self._parts.n_parts
+        done = len(self._parts.done(self.cycle))
+        whole = "" if done == n_parts else f", {done} of {n_parts} parts so far"
+        return f"ArchiveScores({n:,} images, cycle {self.cycle.number}{whole})"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all parts are there."""
+        return not self._parts.missing(self.cycle)
+
+    def top(
+        self, n: int = 100, *, offset: int = 0, least: float = 0.0, most: float = 1.0, contains: str = ""
+    ) -> pd.DataFrame:
+        """Return the images with the highest scores among those that pass a filter.
+
+        Parameters
+        ----------
+        n, offset : int, >= 0
+            How many, after how many others.
+        least, most : float, in [0, 1]
+            Range of the score, both ends included.
+        contains : str
+            Part of the id, upper and lower case alike.
+
+        Returns
+        -------
+        DataFrame
+            Columns index (position in the source), id, score; of equal scores the smaller index first.
+        """
+        _check(n, offset, least, most)
+        found = self._ask(_TOP, n=n, offset=offset, least=least, most=most, text=contains)
+        table: pd.DataFrame = found.df()
+        return table
+
+    def count(self, *, least: float = 0.0, most: float = 1.0, contains: str = "") -> int:
+        """Count the images with a score that pass a filter; see `top`."""
+        _check(0, 0, least, most)
+        return int(self._ask(_COUNT, least=least, most=most, text=contains).fetchone()[0])
+
+    def histogram(self, bins: int = 50) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Count the scores in equal steps from 0 to 1.
+
+        Parameters
+        ----------
+        bins : int, >= 1
+
+        Returns
+        -------
+        ndarray of int64, shape (bins,)
+        ndarray of float64, shape (bins + 1,)
+            The edges.
+        """
+        if bins < 1:
+            raise ConfigError(f"histogram(bins={bins!r}): at least 1 is needed.")
+        found = self._ask(_HISTOGRAM, bins=bins).fetchnumpy()
+        counts = np.zeros(bins, np.int64)
+        counts[np.asarray(found["bin"], np.int64)] = found["n"]
+        return counts, np.linspace(0, 1, bins + 1)
+
+    def of(self, indices: Iterable[int]) -> dict[int, float]:
+        """Return the scores of some images by their positions in the source; those without are left out."""
+        wanted = sorted({int(i) for i in indices})
+        rows = self._parts.part_rows
+        files = self._parts.files_of(self.cycle, {i // rows for i in wanted})
+        if not files:
+            return {}
+        found = self._ask(_OF, files=files, wanted=wanted).fetchnumpy()
+        return dict(zip(found["index"].tolist(), found["score"].tolist(), strict=True))
+
+    def rising(self, n: int = 100, *, since: Cycle | None = None) -> pd.DataFrame:
+        """Return the highest scores, and which rank each had in an earlier cycle.
+
+        Parameters
+        ----------
+        n : int, >= 0
+        since : Cycle, optional
+            By default the one before.
+
+        Returns
+        -------
+        DataFrame
+            Columns index, id, score, rank, rank_before (from 1; missing where it had no score), the
+            highest score first.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is no earlier cycle.
+        """
+        if since is None:
+            earlier = [
+                c for c in self._parts.cycles() if c.number < self.cycle.number and self._parts.done(c)
+            ]
+            if not earlier:
+                raise NotTrainedError(
+                    "There is no earlier cycle to compare with: score once more after a training."
+                )
+            since = earlier[-1]
+        before = ArchiveScores(self._parts, since)
+        found = self.top(n)
+        old = before.of(found["index"])
+        then = np.array([old.get(int(i), np.nan) for i in found["index"]])
+        found["rank"] = np.arange(1, len(found) + 1)
+        ranks = np.full(len(found), np.nan)
+        has = np.isfinite(then)
+        if has.any():
+            ranks[has] = 1 + before.n_above(then[has])
+        found["rank_before"] = ranks
+        return found.astype({"rank_before": "Int64"})
+
+    def n_above(self, scores: NDArray[Any]) -> NDArray[np.int64]:
+        """Count for each of these scores, shape (M,), how many images have a higher one."""
+        steps = np.unique(scores.astype(np.float32))
+
+        def above(file: str) -> NDArray[np.int64]:
+            column = pq.read_table(file, columns=["score"], partitioning=None)["score"]
+            places = np.searchsorted(steps, column.drop_null().to_numpy(), side="left")
+            return np.bincount(places, minlength=len(steps) + 1)
+
+        with ThreadPoolExecutor(os.cpu_count()) as executor:
+            counts = sum(
+                executor.map(above, self._parts.files(self.cycle)), np.zeros(len(steps) + 1, np.int64)
+            )
+        # What lies behind the k-th step is above it.
+        higher = counts[::-1].cumsum()[::-1][1:]
+        return np.asarray(higher[np.searchsorted(steps, scores.astype(np.float32))], np.int64)
+
+    def problems(self, n: int = 100) -> pd.DataFrame:
+        """Return the first `n` images that cannot be read: index, id, problem."""
+        table: pd.DataFrame = self._ask(_PROBLEMS, n=n).df()
+        return table
+
+    @property
+    def n_problems(self) -> int:
+        """How many images cannot be read."""
+        return int(self._ask(_N_PROBLEMS).fetchone()[0])
+
+    def _ask(self, question: str, *, files: list[str] | None = None, **values: Any) -> Any:
+        files = self._parts.files(self.cycle) if files is None else files
+        return self._duckdb.cursor().execute(question, {"files": files, **values})
+
+
+def _check(n: int, offset: int, least: float, most: float) -> None:
+    if n < 0 or offset < 0:
+        raise ConfigError(f"n={n!r}, offset={offset!r}: both must be 0 or more.")
+    if not 0 <= least <= most <= 1:
+        raise ConfigError(f"least={least!r}, most={most!r}: allowed are scores from 0 to 1, the least first.")
+
+
+def _duckdb() -> Any:
+    try:
+        return importlib.import_module("duckdb")
+    except ImportError as error:
+        raise MissingExtraError(
+            "To look at the scores of an archive, DuckDB is needed. Type: pip install "
+            "'amatch-widgets[archive]', then restart the kernel."
+        ) from error
