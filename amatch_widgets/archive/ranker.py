@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
-from amatch_widgets.query.head import score_of
+from amatch_widgets.query.head import logit_of, score_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +19,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amatch_widgets.images.preprocess import Preprocess
-    from amatch_widgets.learn.start import VectorClassifier
+    from amatch_widgets.learn.backbone import Classifier
 
     Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 __all__ = ["Ladder", "Model", "Ranker"]
 
 _N_STEPS = 512
+_CLOSEST = 2.0**-25  # to 1: half of the last step of float32 below it
 _TAIL = 0.02  # of the sample, from which the ladder's ends are drawn on
 
 
@@ -75,22 +78,25 @@ class Model:
         Its state dict, as a safetensors file.
     backbone : str
     channels : int
-    shape : dict
-        What `VectorShape` takes.
+    shape : dict or None
+        What `VectorShape` takes; None where the head is the network's own.
     """
 
     tensors: bytes
     backbone: str
     channels: int
-    shape: dict[str, int]
+    shape: dict[str, int] | None
 
     @classmethod
-    def of(cls, model: VectorClassifier, backbone: str) -> Model:
+    def of(cls, model: Classifier, backbone: str) -> Model:
         """Take a copy of a model as it is now."""
         from safetensors.torch import save  # noqa: PLC0415 (imports torch)
 
+        from amatch_widgets.learn.start import VectorClassifier  # noqa: PLC0415 (imports torch)
+
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        return cls(save(tensors), backbone, int(model.mean.shape[1]), asdict(model.shape))
+        shape = asdict(model.shape) if isinstance(model, VectorClassifier) else None
+        return cls(save(tensors), backbone, int(model.mean.shape[1]), shape)
 
     def logits(self, device: str) -> Score:
         """Return what gives the logit of *anomaly* of images."""
@@ -98,10 +104,15 @@ class Model:
 
         from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.inference import Inference  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.start import VectorClassifier, VectorShape  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
 
         base = build_classifier(self.backbone, channels=self.channels, weights="random")
+        if self.shape is None:
+            base.load_state_dict(load(self.tensors))
+            inference = Inference(base.to(choose_device(device)))
+            return lambda images: inference.logits(images) @ np.array([-1, 1], np.float32)
         model = VectorClassifier(base, VectorShape(**self.shape))
         model.load_state_dict(load(self.tensors))
         model = model.to(choose_device(device))
@@ -140,6 +151,37 @@ class Ranker:
     weight: float = 0.0
     ladders: tuple[Ladder, ...] = ()
 
+    @classmethod
+    def blended(
+        cls,
+        instant: tuple[Model, NDArray[np.float32]],
+        deep: tuple[Model, NDArray[np.float32]],
+        weight: float,
+        **options: Any,
+    ) -> Ranker:
+        """Rank by both tiers.
+
+        Parameters
+        ----------
+        instant, deep : (Model, ndarray of float32, shape (N,))
+            What ranks, and the scores it gave the session's images; NaN where there is none.
+        weight : float, > 0
+            Of `deep`, beside 1.
+        options
+            `image` and `note`.
+        """
+        both = np.isfinite(instant[1]) & np.isfinite(deep[1])
+        ours, theirs = logit_of(instant[1][both]), _logistic_logit(deep[1][both])
+        z = [ndtri(rankdata(logits) / (len(logits) + 1)) for logits in (ours, theirs)]
+        ladders = (
+            Ladder.between(ours, z[0]),
+            Ladder.between(theirs, z[1]),
+            Ladder.between(z[0] + weight * z[1], ours),
+        )
+        return cls(
+            ranked_by="both", instant=instant[0], deep=deep[0], weight=weight, ladders=ladders, **options
+        )
+
     @property
     def key(self) -> str:
         """32 hex digits that say which scores it gives."""
@@ -173,6 +215,12 @@ class Ranker:
             return lambda images: score_of(instant(images)).astype(np.float32)
         assert deep is not None  # one of them ranks
         return lambda images: _softmax(deep(images))
+
+
+def _logistic_logit(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return logits of scores of the trained model, which float32 rounds to 1 and 0 far out."""
+    inside = np.clip(scores.astype(np.float64), np.finfo(np.float32).tiny, 1 - _CLOSEST)
+    return np.asarray(np.log(inside / (1 - inside)))
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

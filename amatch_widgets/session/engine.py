@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.pixels import PixelPool
     from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.learn.backbone import Classifier
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.learn.records import StepRecord
     from amatch_widgets.learn.start import Start
@@ -180,9 +181,20 @@ class Engine:
         NotTrainedError
             If there is none.
         """
+        self.trained()
+        yield from self._score(self._ready_trainer(), None)
+
+    def trained(self) -> Classifier:
+        """Return the model as it ranks: the average of the weights.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is none.
+        """
         if self._trainer is None and not self._workspace.checkpoints():
             raise NotTrainedError("There is no model yet. Train first: session.train().")
-        yield from self._score(self._ready_trainer(), None)
+        return self._ready_trainer().average
 
     def _score(self, trainer: Trainer, learnt: Mapping[int, int] | None) -> Generator[Event, None, Outcome]:
         from amatch_widgets.score.scorer import score_batches  # noqa: PLC0415 (imports torch)

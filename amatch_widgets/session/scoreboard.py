@@ -126,6 +126,14 @@ class Scoreboard:
         return None if deep is None else (deep.cycle, deep.scores)
 
     @property
+    def blended(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float] | None:
+        """The scores of both tiers and the weight of the trained model; None unless both rank."""
+        fit, deep = self._fit, self._deep
+        if self.ranked_by != "both" or fit is None or deep is None:
+            return None
+        return fit.scores, deep.scores, deep.weight
+
+    @property
     def cycle(self) -> int | None:
         """The last cycle whose model scored the images, or None."""
         deep = self._deep

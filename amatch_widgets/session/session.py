@@ -18,6 +18,7 @@ from amatch_widgets.labels import LabelStore
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
@@ -36,6 +37,7 @@ from amatch_widgets.worker import State, Worker
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.preprocess import Preprocess
 
 __all__ = ["Filter", "Session", "Show"]
@@ -160,6 +162,14 @@ class Session(Labelling, Looking):
             embed=self._tiers.embed,
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
+        )
+        self._archives = Archives(
+            self.path / "archives",
+            self.source,
+            manifest=lambda: self._manifest,
+            board=self._board,
+            begin=self._tiers.begin,
+            trained=self._engine.trained,
         )
         self._worker = Worker(self.hub)
         self._explain = Explainer(
@@ -308,19 +318,45 @@ class Session(Labelling, Looking):
                 self._worker.wait(_PATIENCE_S)
         self._worker.start("train", lambda: self._engine.train(steps))
 
-    def score(self) -> None:
-        """Score all images with the model that is there; returns at once.
+    def score(self, archive: object = None, *, path: str | Path | None = None) -> None:
+        """Score all images with the model that is there, or others with what ranks now; returns at once.
+
+        Of other images, however many, the scores lie in Parquet parts and are looked at by
+        `archive_scores`, while they are made, too. Called again, after a stop or a crash, it goes on
+        where it was; after new labels or a training it begins another cycle, and those before are kept.
+
+        Parameters
+        ----------
+        archive : path, ndarray or ImageSource, optional
+            Images other than the session's, of the same bands; whatever `open_source` opens.
+        path : path, optional
+            Folder for their scores; by default one in the session folder.
 
         Raises
         ------
         NotTrainedError
-            If there is no model yet.
+            If there is no model yet, or nothing ranks that could score other images.
+        SourceError
+            If the archive cannot be opened, or has other bands.
+        WorkspaceError
+            If `path` holds the scores of other images.
         StateError
             If the session is busy or closed.
         """
+        if archive is not None:
+            source = open_source(archive)
+            self._archives.check(source)
+            folder = self._archives.path_of(source) if path is None else Path(path)
+            self._worker.start("score", lambda: self._archives.job(source, folder))
+            return
         if not self.step:
             raise NotTrainedError("There is no model yet. Train first: session.train().")
         self._worker.start("score", self._engine.score)
+
+    @property
+    def archive_scores(self) -> dict[str, ArchiveScores]:
+        """The scores of all archives in the session folder, by name; each looked at where it lies."""
+        return self._archives.scores()
 
     def pause(self) -> None:
         """Hold the job before its next step; the model and the place are kept."""

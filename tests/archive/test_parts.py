@@ -44,6 +44,7 @@ def test_what_is_written_is_there_once_and_in_order(parts):
     assert [row["index"] for row in found] == list(range(N))
     assert [row["id"] for row in found] == [f"image {i}" for i in range(N)]
     assert found[12] == {"index": 12, "id": "image 12", "score": None, "problem": "it is torn"}
+    assert parts.n_problems(cycle) == 1
     assert found[24] == {"index": 24, "id": "image 24", "score": 0.5, "problem": None}
 
 

@@ -1,0 +1,177 @@
+"""Scores of images that are not the session's own: what ranks is sent out, the scores are looked at."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from amatch_widgets.archive.parts import Parts
+from amatch_widgets.archive.run import part_rows_for, score_missing
+from amatch_widgets.archive.scores import ArchiveScores
+from amatch_widgets.errors import NotTrainedError, SourceError
+from amatch_widgets.events import Event, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from amatch_widgets.archive.ranker import Model, Ranker
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.learn.backbone import Classifier
+    from amatch_widgets.learn.start import Start
+    from amatch_widgets.session.manifest import Manifest
+    from amatch_widgets.session.scoreboard import Scoreboard
+
+__all__ = ["Archives"]
+
+_GREY, _RGB, _RGBA = 1, 3, 4
+_THREADS = 2
+
+
+class Archives:
+    """Score archives with what ranks in a session.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the scores lie, each archive's in a folder of its own.
+    source : ImageSource
+        The session's.
+    manifest : callable
+        Returns the manifest as it is now.
+    board : Scoreboard
+    begin : callable
+        Returns the instant tier's ranking as the start of a training, or None.
+    trained : callable
+        Returns the trained model.
+
+    Notes
+    -----
+    Thread safety: `job` belongs on the worker's thread, all else may be called from any.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: ImageSource,
+        *,
+        manifest: Callable[[], Manifest],
+        board: Scoreboard,
+        begin: Callable[[], Start | None],
+        trained: Callable[[], Classifier],
+    ) -> None:
+        self._folder, self._source, self._manifest, self._board = folder, source, manifest, board
+        self._begin, self._trained = begin, trained
+
+    def check(self, archive: ImageSource) -> None:
+        """Refuse images that the model was not made for, before anything is done.
+
+        Raises
+        ------
+        SourceError
+            If they have other bands or another number of channels.
+        NotTrainedError
+            If nothing ranks yet.
+        """
+        ranked_by = self._board.ranked_by
+        if ranked_by in (None, "novelty"):
+            raise NotTrainedError(
+                "Nothing ranks yet that could score other images. Label an anomaly and make the embeddings "
+                "(session.embed()), or train: session.train()."
+            )
+        ours, theirs = (getattr(source, "bands", None) for source in (self._source, archive))
+        if ours and theirs and tuple(ours) != tuple(theirs):
+            raise SourceError(
+                f"{archive.name!r} has the bands {', '.join(theirs)}, and the model has learnt from "
+                f"{', '.join(ours)}. Open the archive with the same bands in the same order."
+            )
+        wanted, found = self._manifest().image.channels, archive.channels
+        fits = found == wanted or (wanted == _RGB and found in (_GREY, _RGBA))
+        if not fits:
+            raise SourceError(
+                f"The images of {archive.name!r} have {found} channels, and the model has learnt from "
+                f"{wanted}. Open the archive with the same bands."
+            )
+
+    def path_of(self, archive: ImageSource) -> Path:
+        """Return the folder that an archive's scores lie in by default."""
+        name = re.sub(r"[^\w.-]+", "-", archive.name).strip("-.") or "archive"
+        return self._folder / f"{name}-{archive.fingerprint()[:8]}"
+
+    def job(self, archive: ImageSource, path: Path) -> Iterator[Event]:
+        """Score the parts of an archive that are not there yet, by what ranks now."""
+        ranker = self.ranker()
+        parts = Parts.create(
+            path,
+            fingerprint=archive.fingerprint(),
+            n_images=len(archive),
+            spec=archive.spec(),
+            part_rows=part_rows_for(len(archive), getattr(archive, "chunk", 1)),
+        )
+        cycle = parts.begin(ranker.key, ranker.note)
+        config = self._manifest().train
+        score = ranker.ready(config.device)
+        yield from score_missing(
+            archive, ranker.image, score, parts, cycle, batch_size=config.score_batch, threads=_THREADS
+        )
+        n_problems = parts.n_problems(cycle)
+        if n_problems:
+            yield Message(
+                "warning",
+                f"{n_problems:,} of {len(archive):,} images of {archive.name!r} could not be read and have "
+                "no score; they are listed as problems.",
+            )
+
+    def scores(self) -> dict[str, ArchiveScores]:
+        """Return the scores of all archives in the session folder, by the names of their folders."""
+        if not self._folder.is_dir():
+            return {}
+        found = {}
+        for path in sorted(self._folder.iterdir()):
+            if (path / "archive.json").exists():
+                parts = Parts.open(path)
+                if any(parts.done(cycle) for cycle in parts.cycles()):
+                    found[path.name] = ArchiveScores(parts)
+        return found
+
+    def ranker(self) -> Ranker:
+        """Return what ranks now, to be used on any images; on the worker's thread.
+
+        Raises
+        ------
+        NotTrainedError
+            If nothing does.
+        """
+        from amatch_widgets.archive.ranker import Ranker  # noqa: PLC0415 (imports scikit-learn)
+
+        board, image = self._board, self._manifest().image
+        ranked_by = board.ranked_by
+        if ranked_by == "deep":
+            return Ranker(ranked_by="deep", image=image, note=board.note, deep=self._deep())
+        start = self._begin() if ranked_by in ("instant", "both") else None
+        if start is None:
+            raise NotTrainedError("Nothing ranks any more that could score other images: label an anomaly.")
+        instant = self._instant(start)
+        blended = board.blended
+        if ranked_by == "instant" or blended is None:
+            return Ranker(ranked_by="instant", image=image, note=board.note, instant=instant)
+        ours, theirs, weight = blended
+        return Ranker.blended((instant, ours), (self._deep(), theirs), weight, image=image, note=board.note)
+
+    def _instant(self, start: Start) -> Model:
+        from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
+        from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.start import VectorClassifier  # noqa: PLC0415 (imports torch)
+
+        config = self._manifest().train
+        base = build_classifier(
+            config.backbone, channels=self._source.channels, weights=config.weights, seed=config.seed
+        )
+        model = VectorClassifier(base, start.shape)
+        model.begin(start)
+        return Model.of(model, config.backbone)
+
+    def _deep(self) -> Model:
+        from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
+
+        return Model.of(self._trained(), self._manifest().train.backbone)
