@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.images.stream import Batch
 
-__all__ = ["part_rows_for", "score_missing", "score_part"]
+__all__ = ["Held", "Rate", "ScoredPart", "part_rows_for", "score_missing", "score_part"]
 
 _N_PARTS, _FEWEST, _MOST = 500, 2_000, 100_000
 _LOST = 3  # parts in a row of which nothing can be read: then it is the volume, and not the images
@@ -44,8 +44,20 @@ def part_rows_for(n_images: int, chunk: int = 1) -> int:
 
 
 @dataclass(slots=True)
-class _Part:
-    """A part that is being scored."""
+class ScoredPart:
+    """A part that is being scored.
+
+    Attributes
+    ----------
+    number, start : int
+        Of the part, and of its first image.
+    scores : ndarray of float32, shape (M,)
+        NaN where there is none.
+    problems : dict of int to str
+        Index to reason, of the images without a score.
+    n_left : int
+        Images that are not scored yet.
+    """
 
     number: int
     start: int
@@ -54,12 +66,66 @@ class _Part:
     n_left: int
 
     @classmethod
-    def empty(cls, number: int, start: int, stop: int) -> _Part:
+    def empty(cls, number: int, start: int, stop: int) -> ScoredPart:
+        """Return a part before its first image."""
         return cls(number, start, np.full(stop - start, np.nan, np.float32), {}, stop - start)
 
     @property
     def is_lost(self) -> bool:
+        """Whether nothing of it can be read."""
         return len(self.problems) == len(self.scores)
+
+    def write(self, source: ImageSource, parts: Parts, cycle: Cycle) -> None:
+        """Write it where it belongs."""
+        ids = source.ids[self.start : self.start + len(self.scores)]
+        parts.write(cycle, self.number, ids=ids, scores=self.scores, problems=self.problems)
+
+
+class Held:
+    """Parts of which nothing can be read, held back until it shows whether that is the images' fault.
+
+    Where others after them can be read, they are written, with their problems. Where several in a row
+    cannot, the volume is gone, and they are left to the next run.
+
+    Parameters
+    ----------
+    source, parts, cycle
+        What is scored.
+    n_parts : int
+        How many parts there are to score.
+    """
+
+    def __init__(self, source: ImageSource, parts: Parts, cycle: Cycle, n_parts: int) -> None:
+        self._of, self._n_parts = (source, parts, cycle), n_parts
+        self._held: list[ScoredPart] = []
+
+    def hold(self, part: ScoredPart) -> None:
+        """Hold a part back; SourceError where it is one too many."""
+        self._held.append(part)
+        if len(self._held) >= _LOST:
+            raise self._gone()
+
+    def release(self) -> None:
+        """Write what is held: another part could be read."""
+        for part in self._held:
+            part.write(*self._of)
+        self._held.clear()
+
+    def finish(self) -> None:
+        """Write what is held, unless nothing at all could be read: then SourceError."""
+        if self._held and len(self._held) == self._n_parts:
+            raise self._gone()
+        self.release()
+
+    def _gone(self) -> SourceError:
+        source, lost = self._of[0], self._held
+        index, why = next(iter(lost[0].problems.items()))
+        n = sum(len(part.scores) for part in lost)
+        return SourceError(
+            f"None of {n:,} images in a row of {source.name!r} could be read; the first, "
+            f"{source.ids[index]!r}: {why}. They are left for the next run, and all scores until here are "
+            "kept. Look whether the images are still there, then score again: it goes on from here."
+        )
 
 
 def score_part(
@@ -68,9 +134,10 @@ def score_part(
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     bounds: tuple[int, int],
     *,
+    number: int = 0,
     batch_size: int = 256,
     threads: int = 2,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
+) -> ScoredPart:
     """Score the images of one part.
 
     Parameters
@@ -81,23 +148,19 @@ def score_part(
         Of `Ranker.ready`.
     bounds : (int, int)
         First index, and the one after the last.
+    number : int
+        Of the part.
     batch_size, threads : int
         As for `stream`.
-
-    Returns
-    -------
-    ndarray of float32, shape (M,)
-        Scores; NaN where there is none.
-    dict of int to str
-        Index to reason, of the images without a score.
     """
-    part = _Part.empty(0, *bounds)
+    part = ScoredPart.empty(number, *bounds)
     wanted = spans(np.arange(*bounds), getattr(source, "chunk", 1))
     for batch in stream(source, image, wanted, batch_size=batch_size, threads=threads):
         if len(batch.images):
             part.scores[batch.indices - part.start] = score(batch.images)
         part.problems |= batch.problems
-    return part.scores, part.problems
+        part.n_left -= len(batch.indices) + len(batch.problems)
+    return part
 
 
 def score_missing(
@@ -137,35 +200,23 @@ def score_missing(
     """
     missing = parts.missing(cycle)
     n_done = parts.n_images - sum(stop - start for start, stop in map(parts.bounds, missing))
-    open_parts: dict[int, _Part] = {}
-    lost: list[_Part] = []
-    rate = _Rate()
-
-    def write(part: _Part) -> None:
-        ids = source.ids[part.start : part.start + len(part.scores)]
-        parts.write(cycle, part.number, ids=ids, scores=part.scores, problems=part.problems)
-
+    open_parts: dict[int, ScoredPart] = {}
+    held, rate = Held(source, parts, cycle, len(missing)), Rate()
     for batch in stream(
         source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads
     ):
         values = score(batch.images) if len(batch.images) else np.empty(0, np.float32)
         for part in _deal(batch, values, parts, open_parts):
             if part.is_lost:
-                lost.append(part)
-                if len(lost) >= _LOST:
-                    raise _gone(source, lost)
-                continue
-            for one in (*lost, part):
-                write(one)
-            lost.clear()
+                held.hold(part)
+            else:
+                part.write(source, parts, cycle)
+                held.release()
         n = len(batch.indices) + len(batch.problems)
         n_done += n
         per_s = rate.add(n)
         yield ScoringProgress(n_done, parts.n_images, per_s, (parts.n_images - n_done) / per_s)
-    if lost and len(lost) == len(missing):
-        raise _gone(source, lost)
-    for part in lost:
-        write(part)
+    held.finish()
 
 
 def _spans_of(source: ImageSource, parts: Parts, missing: Iterable[int]) -> Iterator[NDArray[np.int64]]:
@@ -175,14 +226,14 @@ def _spans_of(source: ImageSource, parts: Parts, missing: Iterable[int]) -> Iter
 
 
 def _deal(
-    batch: Batch, values: NDArray[np.float32], parts: Parts, open_parts: dict[int, _Part]
-) -> Iterator[_Part]:
+    batch: Batch, values: NDArray[np.float32], parts: Parts, open_parts: dict[int, ScoredPart]
+) -> Iterator[ScoredPart]:
     """Deal a batch out to its parts; give those that are whole now."""
     bad = np.fromiter(batch.problems, np.int64, len(batch.problems))
     numbers = batch.indices // parts.part_rows
     for number in np.unique(np.concatenate([numbers, bad // parts.part_rows])).tolist():
         if number not in open_parts:
-            open_parts[number] = _Part.empty(number, *parts.bounds(number))
+            open_parts[number] = ScoredPart.empty(number, *parts.bounds(number))
         part = open_parts[number]
         those = numbers == number
         part.scores[batch.indices[those] - part.start] = values[those]
@@ -193,17 +244,7 @@ def _deal(
             yield open_parts.pop(number)
 
 
-def _gone(source: ImageSource, lost: list[_Part]) -> SourceError:
-    index, why = next(iter(lost[0].problems.items()))
-    n = sum(len(part.scores) for part in lost)
-    return SourceError(
-        f"None of {n:,} images in a row of {source.name!r} could be read; the first, {source.ids[index]!r}: "
-        f"{why}. They are left for the next run, and all scores until here are kept. Look whether the images "
-        "are still there, then score again: it goes on from here."
-    )
-
-
-class _Rate:
+class Rate:
     """Images a second, over the last half minute."""
 
     def __init__(self) -> None:
@@ -211,6 +252,7 @@ class _Rate:
         self._n = 0
 
     def add(self, n: int) -> float:
+        """Count `n` more images; return the rate."""
         self._n += n
         now = time.perf_counter()
         self._seen.append((now, self._n))

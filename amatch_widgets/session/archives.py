@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from amatch_widgets.archive.cluster import score_on_cluster
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import part_rows_for, score_missing
 from amatch_widgets.archive.scores import ArchiveScores
@@ -98,7 +99,7 @@ class Archives:
         name = re.sub(r"[^\w.-]+", "-", archive.name).strip("-.") or "archive"
         return self._folder / f"{name}-{archive.fingerprint()[:8]}"
 
-    def job(self, archive: ImageSource, path: Path) -> Iterator[Event]:
+    def job(self, archive: ImageSource, path: Path, client: Any = None) -> Iterator[Event]:
         """Score the parts of an archive that are not there yet, by what ranks now."""
         ranker = self.ranker()
         parts = Parts.create(
@@ -110,10 +111,20 @@ class Archives:
         )
         cycle = parts.begin(ranker.key, ranker.note)
         config = self._manifest().train
-        score = ranker.ready(config.device)
-        yield from score_missing(
-            archive, ranker.image, score, parts, cycle, batch_size=config.score_batch, threads=_THREADS
-        )
+        if client is None:
+            yield from score_missing(
+                archive,
+                ranker.image,
+                ranker.ready(config.device),
+                parts,
+                cycle,
+                batch_size=config.score_batch,
+                threads=_THREADS,
+            )
+        else:
+            yield from score_on_cluster(
+                client, archive, ranker, parts, cycle, device=config.device, batch_size=config.score_batch
+            )
         n_problems = parts.n_problems(cycle)
         if n_problems:
             yield Message(

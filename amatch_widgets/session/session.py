@@ -318,7 +318,7 @@ class Session(Labelling, Looking):
                 self._worker.wait(_PATIENCE_S)
         self._worker.start("train", lambda: self._engine.train(steps))
 
-    def score(self, archive: object = None, *, path: str | Path | None = None) -> None:
+    def score(self, archive: object = None, *, path: str | Path | None = None, client: object = None) -> None:
         """Score all images with the model that is there, or others with what ranks now; returns at once.
 
         Of other images, however many, the scores lie in Parquet parts and are looked at by
@@ -331,6 +331,9 @@ class Session(Labelling, Looking):
             Images other than the session's, of the same bands; whatever `open_source` opens.
         path : path, optional
             Folder for their scores; by default one in the session folder.
+        client : distributed.Client, optional
+            Of a Dask cluster whose workers see the archive and the folder under the same paths; by
+            default this machine scores.
 
         Raises
         ------
@@ -347,7 +350,7 @@ class Session(Labelling, Looking):
             source = open_source(archive)
             self._archives.check(source)
             folder = self._archives.path_of(source) if path is None else Path(path)
-            self._worker.start("score", lambda: self._archives.job(source, folder))
+            self._worker.start("score", lambda: self._archives.job(source, folder, client))
             return
         if not self.step:
             raise NotTrainedError("There is no model yet. Train first: session.train().")

@@ -134,7 +134,9 @@ def test_an_error_of_the_model_comes_out_and_keeps_what_is_there(parts):
 
 
 def test_one_part_alone_is_as_in_the_whole():
-    scores, problems = score_part(Chunked(bad=[33]), PREPARE, score, (30, 40), batch_size=4)
+    part = score_part(Chunked(bad=[33]), PREPARE, score, (30, 40), number=3, batch_size=4)
+    assert (part.number, part.n_left, part.is_lost) == (3, 0, False)
+    scores, problems = part.scores, part.problems
     np.testing.assert_array_equal(
         np.delete(scores, 3), np.delete(np.arange(30, 40), 3).astype(np.float32) / 100
     )

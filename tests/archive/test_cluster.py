@@ -1,0 +1,201 @@
+"""An archive on a real Dask cluster: scheduler and workers are processes of their own on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from amatch_widgets.archive.cluster import score_on_cluster
+from amatch_widgets.archive.parts import Parts
+from amatch_widgets.archive.ranker import Model, Ranker
+from amatch_widgets.archive.run import score_missing
+from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError, StateError
+from amatch_widgets.images.array import open_npy
+from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.learn.backbone import build_classifier
+
+distributed = pytest.importorskip("distributed")
+
+N, ROWS, WAIT_S = 240, 10, 60
+IMAGE = Preprocess(size=32)
+ENVIRONMENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+
+
+class Gone:
+    """Images that cannot be read any more."""
+
+    name, channels = "gone", 3
+
+    def __init__(self, images):
+        self.ids = [f"{i}" for i in range(len(images))]
+
+    def __len__(self):
+        return len(self.ids)
+
+    def read(self, index, *, min_side=None):
+        raise ImageReadError(self.ids[index], "the disk is gone")
+
+
+class Cluster:
+    """A scheduler and workers, started as a person would: `dask scheduler`, `dask worker`."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+        self.file = folder / "scheduler.json"
+
+    def start(self, *command):
+        log = (self.folder / f"log-{len(self.processes)}.txt").open("wb")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command, "--scheduler-file", str(self.file)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **ENVIRONMENT, "PYTHONWARNINGS": "ignore"},
+            start_new_session=True,
+        )
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def scheduler(self):
+        return self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+
+    def worker(self):
+        return self.start(
+            "worker", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(self.folder)
+        )
+
+    def client(self):
+        return distributed.Client(scheduler_file=str(self.file), timeout=WAIT_S)
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(WAIT_S)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def ranker():
+    model = Model.of(build_classifier("test_resnet", weights="random", seed=3), "test_resnet")
+    return Ranker(ranked_by="deep", image=IMAGE, note="", deep=model)
+
+
+@pytest.fixture
+def source(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    return open_npy(tmp_path / "images.npy")
+
+
+def begin(folder, ranker):
+    parts = Parts.create(folder, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    return parts, parts.begin(ranker.key, "")
+
+
+def rows(parts, cycle):
+    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]
+
+
+@pytest.fixture
+def wanted(tmp_path, ranker, source):
+    """What this machine alone gives, row by row."""
+    parts, cycle = begin(tmp_path / "local", ranker)
+    list(score_missing(source, IMAGE, ranker.ready("cpu"), parts, cycle))
+    return rows(parts, cycle)
+
+
+def agree(found, wanted):
+    """Whether both have the same rows; the scores up to the rounding of another process' precision."""
+    assert [{**row, "score": None} for row in found] == [{**row, "score": None} for row in wanted]
+    np.testing.assert_allclose(
+        [row["score"] for row in found], [row["score"] for row in wanted], rtol=0, atol=2e-3
+    )
+    return True
+
+
+def test_workers_are_killed_another_joins_and_the_scheduler_is_restarted(
+    cluster, tmp_path, ranker, source, wanted
+):
+    scheduler = cluster.scheduler()
+    workers = [cluster.worker() for _ in range(3)]
+    parts, cycle = begin(tmp_path / "shared", ranker)
+    with cluster.client() as client:
+        client.wait_for_workers(3, timeout=WAIT_S)
+        run = score_on_cluster(client, source, ranker, parts, cycle, device="cpu", batch_size=4)
+        while next(run).done < 3 * ROWS:
+            pass
+        for worker in workers:  # all that have the model, too
+            os.killpg(worker.pid, signal.SIGKILL)
+        cluster.worker()
+        while next(run).done < 10 * ROWS:
+            pass
+        os.killpg(scheduler.pid, signal.SIGKILL)
+        with pytest.raises(StateError, match=r"The cluster was lost.*goes on from here"):
+            list(run)
+    done = len(parts.done(cycle))
+    assert 10 <= done <= parts.n_parts
+
+    cluster.close()
+    cluster.file.unlink(missing_ok=True)
+    cluster.scheduler()
+    cluster.worker()
+    with cluster.client() as client:
+        client.wait_for_workers(1, timeout=WAIT_S)
+        events = list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
+        assert not events or events[-1].done == N
+        assert not list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
+    assert agree(rows(parts, cycle), wanted)
+
+
+@pytest.fixture
+def local():
+    """A cluster within this process, for what needs no processes."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(
+            distributed.LocalCluster(
+                n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            )
+        )
+        yield stack.enter_context(distributed.Client(cluster))
+
+
+def test_who_stops_early_goes_on_later(local, tmp_path, ranker, source, wanted):
+    parts, cycle = begin(tmp_path / "shared", ranker)
+    run = score_on_cluster(local, source, ranker, parts, cycle, device="cpu")
+    while next(run).done < ROWS:
+        pass
+    run.close()
+    events = list(score_on_cluster(local, source, ranker, parts, cycle, device="cpu"))
+    assert events[-1].done == events[-1].total == N
+    assert agree(rows(parts, cycle), wanted)
+
+
+def test_a_volume_that_is_gone_on_the_workers_is_told_and_nothing_is_written(local, tmp_path, ranker, source):
+    parts, cycle = begin(tmp_path / "shared", ranker)
+
+    with pytest.raises(SourceError, match=r"None of 30 images in a row.*the disk is gone"):
+        list(score_on_cluster(local, Gone(source._images), ranker, parts, cycle, device="cpu"))
+    assert parts.done(cycle) == []
+
+
+def test_what_is_no_client_is_refused(tmp_path, ranker, source, monkeypatch):
+    parts, cycle = begin(tmp_path / "shared", ranker)
+    with pytest.raises(ConfigError, match=r"allowed is a distributed\.Client"):
+        list(score_on_cluster("tcp://127.0.0.1:8786", source, ranker, parts, cycle))
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'amatch-widgets\[cluster\]'"):
+        list(score_on_cluster(None, source, ranker, parts, cycle))
