@@ -3,6 +3,7 @@
     archive.json                 what was scored: source, number of images, images of a part
     cycle=0003/model.json        with which model
     cycle=0003/part-00012.parquet    index, id, score (null where there is none), problem (why there is none)
+    cycle=0003/first.parquet     the same of the highest of the cycle before, until their parts are there
 
 A part holds the same images in each cycle. It appears under its name only when it is whole, so the parts
 that are there are what is done, and a run that is begun again makes the others. Two processes that make
@@ -260,20 +261,36 @@ class Parts:
         is_missing = np.isnan(scores)
         if set((np.flatnonzero(is_missing) + start).tolist()) != set(problems):
             raise ValueError(f"Part {part}: each image has either a score or a problem.")
-        table = pa.table(
-            {
-                "index": np.arange(start, stop),
-                "id": pa.array(ids, pa.string()),
-                "score": pa.array(scores, pa.float32(), mask=is_missing),
-                "problem": pa.array([problems.get(i) for i in range(start, stop)], pa.string()),
-            },
-            schema=_SCHEMA,
-        )
-        buffer = io.BytesIO()
-        pq.write_table(
-            table, buffer, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING
-        )
-        _write(self._path(cycle, part), buffer.getvalue())
+        why = [problems.get(i) for i in range(start, stop)]
+        _write(self._path(cycle, part), _as_parquet(np.arange(start, stop), ids, scores, why))
+
+    # The highest of the cycle before.
+
+    def first(self, cycle: Cycle) -> str | None:
+        """Return the path of the file of those that are scored before all others; None if it is not there."""
+        path = self._first(cycle)
+        return str(path) if path.exists() else None
+
+    def write_first(
+        self, cycle: Cycle, indices: NDArray[np.int64], ids: Sequence[str], scores: NDArray[np.float32]
+    ) -> None:
+        """Write the scores of some images, rising indices, which count until their parts are there."""
+        _write(self._first(cycle), _as_parquet(indices, ids, scores, [None] * len(indices)))
+
+    def highest(self, cycle: Cycle, n: int) -> NDArray[np.int64]:
+        """Return the indices, rising, of the `n` highest scores in the parts of a cycle that are there."""
+        indices, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+        for file in self.files(cycle):
+            table = pq.read_table(file, columns=["index", "score"], partitioning=None).drop_null()
+            indices = np.concatenate([indices, table["index"].to_numpy()])
+            scores = np.concatenate([scores, table["score"].to_numpy()])
+            if len(scores) > n:
+                kept = np.argpartition(-scores, n - 1)[:n] if n else np.empty(0, np.int64)
+                indices, scores = indices[kept], scores[kept]
+        return np.sort(indices)
+
+    def _first(self, cycle: Cycle) -> Path:
+        return self.root / cycle.folder / "first.parquet"
 
     def _path(self, cycle: Cycle, part: int) -> Path:
         return self.root / cycle.folder / f"part-{part:05d}.parquet"
@@ -286,6 +303,23 @@ class Parts:
             return []
         except OSError as error:
             raise WorkspaceError(f"The scores in {str(folder)!r} cannot be read: {error}.") from error
+
+
+def _as_parquet(
+    indices: NDArray[np.int64], ids: Sequence[str], scores: NDArray[np.float32], problems: list[str | None]
+) -> bytes:
+    table = pa.table(
+        {
+            "index": indices,
+            "id": pa.array(ids, pa.string()),
+            "score": pa.array(scores, pa.float32(), mask=np.isnan(scores)),
+            "problem": pa.array(problems, pa.string()),
+        },
+        schema=_SCHEMA,
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING)
+    return buffer.getvalue()
 
 
 def _write(path: Path, data: bytes) -> None:

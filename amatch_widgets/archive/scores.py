@@ -22,21 +22,37 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveScores"]
 
-# What a user types comes as a value, and never as a part of a question.
-_ROWS = "FROM read_parquet($files, hive_partitioning = false) "
-_PASSED = (
-    _ROWS + "WHERE score >= $least AND score <= $most AND ($text = '' OR contains(lower(id), lower($text))) "
+_PARTS = "FROM read_parquet($files, hive_partitioning = false) "
+_PARTS_AND_FIRST = (
+    "FROM (SELECT * FROM read_parquet($files, hive_partitioning = false) "
+    "UNION ALL SELECT * FROM read_parquet($first, hive_partitioning = false) "
+    'WHERE NOT list_contains($done, "index" // $part_rows)) '
 )
-_TOP = 'SELECT "index", id, score ' + _PASSED + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset'
-_COUNT = "SELECT count(*) " + _PASSED
-_HISTOGRAM = (
-    "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
-    + _ROWS
-    + "WHERE score IS NOT NULL GROUP BY bin"
-)
-_OF = 'SELECT "index", score ' + _ROWS + 'WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL'
-_PROBLEMS = 'SELECT "index", id, problem ' + _ROWS + 'WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n'
-_N_PROBLEMS = "SELECT count(*) " + _ROWS + "WHERE problem IS NOT NULL"
+
+
+def _questions(rows: str) -> dict[str, str]:
+    """Write all questions; what a user types comes as a value, and never as a part of one."""
+    passed = (
+        rows + "WHERE score >= $least AND score <= $most "
+        "AND ($text = '' OR contains(lower(id), lower($text))) "
+    )
+    return {
+        "top": 'SELECT "index", id, score ' + passed + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset',
+        "count": "SELECT count(*) " + passed,
+        "histogram": "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
+        + rows
+        + "WHERE score IS NOT NULL GROUP BY bin",
+        "of": 'SELECT "index", score '
+        + rows
+        + 'WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL',
+        "problems": 'SELECT "index", id, problem '
+        + rows
+        + 'WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n',
+        "n_problems": "SELECT count(*) " + rows + "WHERE problem IS NOT NULL",
+    }
+
+
+_OF_PARTS, _OF_PARTS_AND_FIRST = _questions(_PARTS), _questions(_PARTS_AND_FIRST)
 
 
 class ArchiveScores:
@@ -65,7 +81,7 @@ class ArchiveScores:
     def __init__(self, parts: Parts, cycle: Cycle | None = None) -> None:
         self._duckdb = _duckdb().connect()
         self._parts = parts
-        begun = [c for c in parts.cycles() if parts.done(c)] if cycle is None else [cycle]
+        begun = [c for c in parts.cycles() if parts.done(c) or parts.first(c)] if cycle is None else [cycle]
         if not begun:
             raise NotTrainedError(f"There are no scores in {str(parts.root)!r} yet. Score the images first.")
         self.cycle = begun[-1]
@@ -101,14 +117,14 @@ class ArchiveScores:
             Columns index (position in the source), id, score; of equal scores the smaller index first.
         """
         _check(n, offset, least, most)
-        found = self._ask(_TOP, n=n, offset=offset, least=least, most=most, text=contains)
+        found = self._ask("top", n=n, offset=offset, least=least, most=most, text=contains)
         table: pd.DataFrame = found.df()
         return table
 
     def count(self, *, least: float = 0.0, most: float = 1.0, contains: str = "") -> int:
         """Count the images with a score that pass a filter; see `top`."""
         _check(0, 0, least, most)
-        return int(self._ask(_COUNT, least=least, most=most, text=contains).fetchone()[0])
+        return int(self._ask("count", least=least, most=most, text=contains).fetchone()[0])
 
     def histogram(self, bins: int = 50) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Count the scores in equal steps from 0 to 1.
@@ -125,7 +141,7 @@ class ArchiveScores:
         """
         if bins < 1:
             raise ConfigError(f"histogram(bins={bins!r}): at least 1 is needed.")
-        found = self._ask(_HISTOGRAM, bins=bins).fetchnumpy()
+        found = self._ask("histogram", bins=bins).fetchnumpy()
         counts = np.zeros(bins, np.int64)
         counts[np.asarray(found["bin"], np.int64)] = found["n"]
         return counts, np.linspace(0, 1, bins + 1)
@@ -134,10 +150,11 @@ class ArchiveScores:
         """Return the scores of some images by their positions in the source; those without are left out."""
         wanted = sorted({int(i) for i in indices})
         rows = self._parts.part_rows
-        files = self._parts.files_of(self.cycle, {i // rows for i in wanted})
+        first = self._parts.first(self.cycle)  # of the same model: an image has the same score there
+        files = self._parts.files_of(self.cycle, {i // rows for i in wanted}) + ([first] if first else [])
         if not files:
             return {}
-        found = self._ask(_OF, files=files, wanted=wanted).fetchnumpy()
+        found = self._ask("of", files=files, wanted=wanted).fetchnumpy()
         return dict(zip(found["index"].tolist(), found["score"].tolist(), strict=True))
 
     def rising(self, n: int = 100, *, since: Cycle | None = None) -> pd.DataFrame:
@@ -200,16 +217,26 @@ class ArchiveScores:
 
     def problems(self, n: int = 100) -> pd.DataFrame:
         """Return the first `n` images that cannot be read: index, id, problem."""
-        table: pd.DataFrame = self._ask(_PROBLEMS, n=n).df()
+        table: pd.DataFrame = self._ask("problems", n=n).df()
         return table
 
     @property
     def n_problems(self) -> int:
         """How many images cannot be read."""
-        return int(self._ask(_N_PROBLEMS).fetchone()[0])
+        return int(self._ask("n_problems").fetchone()[0])
 
-    def _ask(self, question: str, *, files: list[str] | None = None, **values: Any) -> Any:
-        files = self._parts.files(self.cycle) if files is None else files
+    def _ask(self, what: str, *, files: list[str] | None = None, **values: Any) -> Any:
+        """Ask some files, by default all that there are: the parts, and what was scored before them."""
+        question, parts = _OF_PARTS[what], self._parts
+        if files is None:
+            done, first = parts.done(self.cycle), parts.first(self.cycle)
+            files = parts.files_of(self.cycle, done)
+            if first is not None and len(done) < parts.n_parts:
+                if files:
+                    question = _OF_PARTS_AND_FIRST[what]
+                    values |= {"first": first, "done": done, "part_rows": parts.part_rows}
+                else:
+                    files = [first]
         return self._duckdb.cursor().execute(question, {"files": files, **values})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.archive.cluster import score_on_cluster
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_missing
+from amatch_widgets.archive.run import part_rows_for, score_first, score_missing
 from amatch_widgets.archive.scores import ArchiveScores
 from amatch_widgets.errors import NotTrainedError, SourceError
 from amatch_widgets.events import Event, Message
@@ -111,20 +111,22 @@ class Archives:
         )
         cycle = parts.begin(ranker.key, ranker.note)
         config = self._manifest().train
-        if client is None:
-            yield from score_missing(
-                archive,
-                ranker.image,
-                ranker.ready(config.device),
-                parts,
-                cycle,
-                batch_size=config.score_batch,
-                threads=_THREADS,
-            )
-        else:
-            yield from score_on_cluster(
-                client, archive, ranker, parts, cycle, device=config.device, batch_size=config.score_batch
-            )
+        options: dict[str, Any] = {"batch_size": config.score_batch, "threads": _THREADS}
+        if parts.missing(cycle):
+            score = ranker.ready(config.device)
+            yield from score_first(archive, ranker.image, score, parts, cycle, **options)
+            if client is None:
+                yield from score_missing(archive, ranker.image, score, parts, cycle, **options)
+            else:
+                yield from score_on_cluster(
+                    client,
+                    archive,
+                    ranker,
+                    parts,
+                    cycle,
+                    device=config.device,
+                    batch_size=config.score_batch,
+                )
         n_problems = parts.n_problems(cycle)
         if n_problems:
             yield Message(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
+from amatch_widgets.archive.run import part_rows_for, score_first, score_missing, score_part
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
@@ -152,3 +152,30 @@ def test_parts_are_neither_many_nor_large_and_hold_whole_chunks():
     assert part_rows_for(10**7, 768) == 20_736
     assert part_rows_for(10**7, 768) % 768 == 0
     assert part_rows_for(10**7, 10**6) == 20_000
+
+
+def test_the_highest_of_the_cycle_before_are_scored_first(parts, monkeypatch):
+    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    source = Holey(bad=[94])
+    first = parts.begin("k", "")
+    assert not list(score_first(source, PREPARE, score, parts, first))  # there is no cycle before
+    list(score_missing(Holey(), PREPARE, score, parts, first))
+    second = parts.begin("k2", "")
+    events = list(score_first(source, PREPARE, score, parts, second, batch_size=5))
+    assert (events[-1].done, events[-1].total) == (12, N)
+    found = pq.read_table(parts.first(second), partitioning=None).to_pylist()
+    assert [row["index"] for row in found] == list(range(83, 94))  # the highest twelve, but for a bad one
+    assert [row["id"] for row in found] == [f"{i}" for i in range(83, 94)]
+    assert not list(score_first(source, PREPARE, score, parts, second))  # it has been done
+    list(score_missing(source, PREPARE, score, parts, second))
+    assert whole(parts, second, {94})
+
+
+def test_what_is_stopped_while_the_highest_are_scored_leaves_nothing_half(parts, monkeypatch):
+    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    list(score_missing(Holey(), PREPARE, score, parts, parts.begin("k", "")))
+    second = parts.begin("k2", "")
+    run = score_first(Holey(), PREPARE, score, parts, second, batch_size=2)
+    next(run)
+    run.close()
+    assert parts.first(second) is None

@@ -119,6 +119,48 @@ def test_while_parts_are_missing_it_answers_from_those_there(parts, values):
     assert scores.of([130]) == {}
 
 
+def test_what_was_scored_first_counts_until_its_parts_are_there(parts, values):
+    cycle = parts.begin("k9", "")
+    first = np.array([1, 2, 3 * ROWS, 999])
+    parts.write_first(cycle, first, [IDS[i] for i in first], np.array([0.9, 0.8, 0.7, 0.6], np.float32))
+    scores = ArchiveScores(parts)
+    assert scores.cycle.number == 3
+    assert scores.top()["index"].tolist() == first.tolist()
+    assert scores.of([2, 5]) == {2: np.float32(0.8)}
+    start, stop = parts.bounds(0)
+    part = np.full(ROWS, 0.75, np.float32)
+    parts.write(cycle, 0, ids=IDS[start:stop], scores=part, problems={})
+    assert scores.count() == ROWS + 2  # 1 and 2 are in the part now
+    assert scores.top(2)["index"].tolist() == [0, 1]
+    assert scores.top(3, offset=ROWS)["index"].tolist() == [3 * ROWS, 999]
+    assert scores.histogram(10)[0].tolist() == [
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        2,
+        ROWS,
+        0,
+        0,
+    ]  # 0.7 is a bit less in float32
+    assert (scores.n_problems, len(scores.problems())) == (0, 0)
+    fill(parts, cycle, values[1])
+    assert scores.count() == N - 2
+
+
+def test_the_highest_of_a_cycle_are_found_in_its_parts(parts, values):
+    cycle = parts.cycles()[1]
+    found = parts.highest(cycle, 30)
+    assert len(found) == 30
+    assert found.tolist() == sorted(found.tolist())
+    lowest = np.sort(values[1][np.isfinite(values[1])])[-30]
+    assert (values[1][found] >= lowest).all()
+    assert len(parts.highest(cycle, 5000)) == N - 2
+    assert len(parts.highest(cycle, 0)) == 0
+
+
 def test_many_threads_ask_at_once(parts, values):
     scores = ArchiveScores(parts)
     with ThreadPoolExecutor(6) as executor:
