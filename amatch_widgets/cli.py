@@ -8,6 +8,8 @@ Results go to the standard output, progress and messages to the standard error, 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import sys
 import traceback
@@ -133,13 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, help="seed of the training (only for a new RUN)")
     train.set_defaults(command=_train)
 
-    score = commands.add_parser(
-        "score",
-        parents=[common, existing],
-        help="score all images with the model that is there",
-        description="Score all images with the model that is there.",
-    )
-    score.set_defaults(command=_score)
+    _add_score(commands, [common, existing])
 
     merge = commands.add_parser(
         "merge",
@@ -224,6 +220,22 @@ def _count_or_zero(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0") from None
 
 
+def _add_score(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    score = commands.add_parser(
+        "score",
+        parents=parents,
+        help="score all images with the model that is there, or others with what ranks",
+        description="Score all images with the model that is there; or other images, however many, with what "
+        "ranks in the session. Called again it goes on where it was.",
+    )
+    score.add_argument("archive", nargs="?", metavar="ARCHIVE", help="other images: whatever can be opened")
+    score.add_argument("--out", type=Path, metavar="FOLDER", help="for its scores; default: in RUN")
+    score.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that scores ARCHIVE, e.g. tcp://node1:8786"
+    )
+    score.set_defaults(command=_score)
+
+
 # The package is imported inside the commands: torch takes seconds, and --help should not.
 
 
@@ -285,7 +297,17 @@ def _score(arguments: argparse.Namespace) -> None:
     import amatch_widgets as am  # noqa: PLC0415
 
     session = am.Session.open(arguments.run, source=arguments.source)
-    _work(session, session.score, as_json=arguments.json)
+    if arguments.archive is None:
+        _work(session, session.score, as_json=arguments.json)
+        return
+    with contextlib.ExitStack() as stack:
+        client = None
+        if arguments.scheduler is not None:
+            from amatch_widgets.archive.cluster import connect  # noqa: PLC0415
+
+            client = stack.enter_context(connect(arguments.scheduler))
+        start = functools.partial(session.score, arguments.archive, path=arguments.out, client=client)
+        _work(session, start, as_json=arguments.json)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

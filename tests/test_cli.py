@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -63,8 +64,8 @@ class QuietSession:
     def train(self, steps=None):
         self.calls.append(("train", steps))
 
-    def score(self):
-        self.calls.append("score")
+    def score(self, archive=None, *, path=None, client=None):
+        self.calls.append("score" if archive is None else ("score", archive, path, client))
 
     def stop(self):
         self.calls.append("stop")
@@ -148,6 +149,22 @@ def test_options_of_a_new_run_reach_its_configuration(session):
     main(["train", "cutouts", "--path", "run", "--seed", "3", "--backbone", "resnet18", "--size", "96"])
     made = session.made.options
     assert (made["train"].seed, made["train"].backbone, made["image"].size) == (3, "resnet18", 96)
+
+
+def test_other_images_are_scored_here_or_on_a_cluster(session, monkeypatch):
+    assert main(["score", "run", "survey.zarr"]) == 0
+    assert ("score", "survey.zarr", None, None) in session.made.calls
+    addresses = []
+
+    def connect(address):
+        addresses.append(address)
+        return contextlib.nullcontext("the client")
+
+    monkeypatch.setattr("amatch_widgets.archive.cluster.connect", connect)
+    call = ["score", "run", "survey.zarr", "--out", "scores", "--scheduler", "tcp://node1:8786"]
+    assert main(call) == 0
+    assert ("score", "survey.zarr", Path("scores"), "the client") in session.made.calls
+    assert addresses == ["tcp://node1:8786"]
 
 
 def test_json_is_one_object_on_the_standard_output(session, capsys):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from amatch_widgets.archive.ranker import Ranker
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["score_on_cluster"]
+__all__ = ["connect", "score_on_cluster"]
 
 _AHEAD = 2  # parts a thread of the cluster that are handed out: the next one waits where it is needed
 _LOOK_S = 0.5  # how often a stop is looked for
@@ -34,6 +34,25 @@ _ready: dict[tuple[str, str], Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """On a worker: what scores, by the ranker's key and device; the last alone, since it may fill a GPU."""
 _making = threading.Lock()
 _scoring = threading.Lock()  # a network is one thread's at a time; others of the worker read meanwhile
+
+
+def connect(address: str) -> Any:
+    """Connect to the scheduler of a Dask cluster.
+
+    Raises
+    ------
+    StateError
+        If there is none at this address.
+    MissingExtraError
+        If distributed is not installed.
+    """
+    try:
+        return _distributed().Client(address)
+    except (OSError, ValueError) as error:
+        raise StateError(
+            f"There is no Dask scheduler at {address!r}: {error}. Start one with `dask scheduler`, and "
+            "workers with `dask worker ADDRESS`; or leave the scheduler out, to score on this machine."
+        ) from error
 
 
 def score_on_cluster(

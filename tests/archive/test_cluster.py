@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from amatch_widgets.archive.cluster import score_on_cluster
+from amatch_widgets.archive.cluster import connect, score_on_cluster
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.ranker import Model, Ranker
 from amatch_widgets.archive.run import score_missing
@@ -199,3 +199,8 @@ def test_what_is_no_client_is_refused(tmp_path, ranker, source, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'amatch-widgets\[cluster\]'"):
         list(score_on_cluster(None, source, ranker, parts, cycle))
+
+
+def test_a_scheduler_that_is_not_there_is_told_with_what_to_do():
+    with pytest.raises(StateError, match=r"no Dask scheduler at 'nowhere://x'.*dask scheduler"):
+        connect("nowhere://x")
