@@ -1,0 +1,284 @@
+"""Very many images: how fast their scores are asked, their ids opened, and images of each format scored.
+
+queries    two cycles of synthetic scores, in the Parquet parts that a scoring writes; then the top page, a
+           page far down, filters by score and by id, the histogram, and the top with its ranks before
+ids        ten million ids as a Parquet source opens them, and the way back from one
+formats    images/s of `score_missing` on files of each format, against the bare model on images in memory,
+           in turns; the default network at 64 px
+memory     peak memory of a scoring of 10^4, 10^5 and 10^6 images of a Zarr array
+
+    python benchmarks/scale.py --what queries --rows 7 8    # 10^7 and 10^8 rows: 10 minutes, 1.5 GB of disk
+    python benchmarks/scale.py --what ids formats memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from report import ROOT, peak_memory_mb, provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PAGE = 48
+WHAT = ("queries", "ids", "formats", "memory")
+
+
+def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """Time each question on `n` rows; the files stay for the next run."""
+    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.archive.scores import ArchiveScores  # noqa: PLC0415
+
+    parts = Parts.create(folder / f"rows-{n}", fingerprint="synthetic", n_images=n, spec={})
+    started = time.perf_counter()
+    for number in (1, 2):
+        cycle = parts.begin(f"model {number}", "")
+        for part in parts.missing(cycle):
+            start, stop = parts.bounds(part)
+            rng = np.random.default_rng((number, part))
+            ids = [f"tile_{i // 5000:05d}/cutout_{i:09d}" for i in range(start, stop)]
+            # Most are low and a few are high, as of a survey.
+            scores = rng.beta(0.5, 8, stop - start).astype(np.float32)
+            parts.write(cycle, part, ids=ids, scores=scores, problems={})
+    made_s = time.perf_counter() - started
+    scores = ArchiveScores(parts)
+    asked: dict[str, Callable[[], object]] = {
+        "top page": lambda: scores.top(_PAGE),
+        "page 1,000": lambda: scores.top(_PAGE, offset=999 * _PAGE),
+        "filter by score": lambda: (
+            scores.count(least=0.5, most=0.6),
+            scores.top(_PAGE, least=0.5, most=0.6),
+        ),
+        "filter by id": lambda: scores.top(_PAGE, contains="0777"),
+        "histogram": lambda: scores.histogram(50),
+        "top page with ranks before": lambda: scores.rising(_PAGE),
+        "48 scores by position": lambda: scores.of(range(0, n, n // _PAGE)),
+    }
+    seconds = {name: _median(ask, repeats) for name, ask in asked.items()}
+    size = sum(path.stat().st_size for path in parts.root.rglob("*.parquet"))
+    return {"n": n, "made_s": round(made_s), "bytes_a_row": round(size / n / 2, 2), "seconds": seconds}
+
+
+def ids(n: int) -> dict[str, Any]:
+    """Open a Parquet file of `n` rows that has nothing but ids worth reading."""
+    import pyarrow as pa  # noqa: PLC0415 (in the child process alone)
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "many.parquet")
+        with pq.ParquetWriter(path, pa.schema([("id", pa.string()), ("image", pa.binary())])) as writer:
+            for start in range(0, n, 10**6):
+                numbers = pa.array(np.arange(start, start + 10**6)).cast(pa.string())
+                names = pc.binary_join_element_wise(pa.scalar("tile_0123/cutout_"), numbers, "")
+                writer.write_table(pa.table({"id": names, "image": pa.nulls(10**6, pa.binary())}))
+        del numbers, names
+        before = peak_memory_mb()
+        started = time.perf_counter()
+        source = am.open_source(path)
+        opened_s = time.perf_counter() - started
+        started = time.perf_counter()
+        assert source.ids.index("tile_0123/cutout_7777777") == 7_777_777
+        return {
+            "n": n,
+            "open_s": round(opened_s, 2),
+            "find_ms": round(1000 * (time.perf_counter() - started), 2),
+            "peak_mb": round(peak_memory_mb()),
+            "peak_before_mb": round(before),
+        }
+
+
+def formats(n: int, rounds: int) -> dict[str, Any]:
+    """Score the same images from each format, in turns with the bare model."""
+    import amatch_widgets as am  # noqa: PLC0415 (in the child process alone)
+
+    images = _images(n)
+    score = _ranker().ready("cpu")
+    score(images[:512])  # the precision is chosen, the kernels are ready
+    rates: dict[str, list[float]] = {"bare": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = {name: am.open_source(path) for name, path in _written(images, Path(scratch)).items()}
+        for turn in range(rounds):
+            started = time.perf_counter()
+            for start in range(0, n, 256):
+                score(images[start : start + 256])
+            rates["bare"].append(n / (time.perf_counter() - started))
+            for name, source in sources.items():
+                folder = Path(scratch, f"scores-{turn}-{name.replace(' ', '-')}")
+                rates.setdefault(name, []).append(n / _score_all(source, score, folder))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    bare = medians["bare"]
+    return {
+        name: {"images_per_s": round(rate), "reading_share": round(1 - rate / bare, 3)}
+        for name, rate in medians.items()
+    }
+
+
+def memory(n: int) -> dict[str, Any]:
+    """Score a Zarr array of which no chunk was ever written: it takes no disk, and is read all the same."""
+    import zarr  # noqa: PLC0415 (in the child process alone)
+
+    import amatch_widgets as am  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "many.zarr")
+        zarr.create_array(path, shape=(n, 32, 32, 3), chunks=(256, 32, 32, 3), dtype="uint8", fill_value=7)
+        seconds = _score_all(am.open_source(path), _ranker(32).ready("cpu"), Path(scratch, "scores"), 32)
+    return {"n": n, "images_per_s": round(n / seconds), "peak_mb": round(peak_memory_mb())}
+
+
+def _images(n: int) -> Any:
+    """Make galaxies: noise would be decoded more slowly than any real image."""
+    import amatch_widgets as am  # noqa: PLC0415 (in the child process alone)
+
+    sky = am.demo.sky(min(n, 2000), seed=0)
+    few = np.stack([sky.read(i) for i in range(len(sky))])
+    return np.concatenate([few] * (-(-n // len(few))))[:n]
+
+
+def _ranker(side: int = 64) -> Any:
+    from amatch_widgets.archive.ranker import Model, Ranker  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.images.preprocess import Preprocess  # noqa: PLC0415
+    from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415
+
+    name = "tf_efficientnet_lite0"
+    deep = Model.of(build_classifier(name, seed=0), name)
+    return Ranker(ranked_by="deep", image=Preprocess(size=side), note="", deep=deep)
+
+
+def _score_all(source: Any, score: Any, folder: Path, side: int = 64) -> float:
+    """Score all images; return the seconds."""
+    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.archive.run import part_rows_for, score_missing  # noqa: PLC0415
+    from amatch_widgets.images.preprocess import Preprocess  # noqa: PLC0415
+
+    n = len(source)
+    rows = part_rows_for(n, getattr(source, "chunk", 1))
+    started = time.perf_counter()
+    parts = Parts.create(folder, fingerprint="x", n_images=n, spec={}, part_rows=rows)
+    for _ in score_missing(source, Preprocess(size=side), score, parts, parts.begin("k", "")):
+        pass
+    return time.perf_counter() - started
+
+
+def _written(images: Any, folder: Path) -> dict[str, Path]:
+    """Write the images in each format; return the paths."""
+    import h5py  # noqa: PLC0415 (in the child process alone)
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+    import zarr  # noqa: PLC0415
+    from astropy.io import fits  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    paths = {
+        "npy": folder / "a.npy",
+        "HDF5": folder / "a.h5",
+        "Zarr": folder / "a.zarr",
+        "Zarr, zstd": folder / "b.zarr",
+        "Parquet, raw": folder / "raw.parquet",
+        "Parquet, JPEG": folder / "jpeg.parquet",
+        "JPEG files": folder / "jpeg",
+        "FITS cube, float32, 3 bands": folder / "a.fits",
+        "FITS files, float32": folder / "fits",
+    }
+    n, height, width, bands = images.shape
+    np.save(paths["npy"], images)
+    chunks = (256, height, width, bands)
+    with h5py.File(paths["HDF5"], "w") as file:
+        file.create_dataset("images", data=images, chunks=chunks)
+    for name, compressors in (("Zarr", None), ("Zarr, zstd", "auto")):
+        array = zarr.create_array(
+            paths[name], shape=images.shape, chunks=chunks, dtype="uint8", compressors=compressors
+        )
+        array[:] = images
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), height * width * bands)
+    raw = pa.table({"id": [f"{i}" for i in range(n)], "image": flat})
+    shape = {b"shape": json.dumps([height, width, bands]).encode()}
+    raw = raw.replace_schema_metadata(shape)
+    pq.write_table(raw, paths["Parquet, raw"], row_group_size=1024)
+    paths["JPEG files"].mkdir()
+    paths["FITS files, float32"].mkdir()
+    encoded = []
+    for i, image in enumerate(images):
+        file = paths["JPEG files"] / f"{i:06d}.jpg"
+        Image.fromarray(image).save(file, quality=90)
+        encoded.append(file.read_bytes())
+        fits.writeto(paths["FITS files, float32"] / f"{i:06d}.fits", image.transpose(2, 0, 1).astype(">f4"))
+    jpeg = pa.table({"id": [f"{i}" for i in range(n)], "image": pa.array(encoded, pa.binary())})
+    pq.write_table(jpeg, paths["Parquet, JPEG"], row_group_size=1024)
+    fits.writeto(paths["FITS cube, float32, 3 bands"], images.transpose(0, 3, 1, 2).astype(">f4"))
+    return paths
+
+
+def _median(ask: Callable[[], object], repeats: int) -> float:
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        ask()
+        taken.append(time.perf_counter() - started)
+    return round(statistics.median(taken), 3)
+
+
+def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Run in a process of its own, whose peak memory is its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
+    parser.add_argument("--rows", nargs="+", type=int, default=[7], help="powers of ten, for the queries")
+    parser.add_argument("--images", type=int, default=6000, help="of each format")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "scale", help="for large files")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    if "queries" in arguments.what:
+        found["queries"] = [
+            _alone(queries, 10**power, arguments.folder, arguments.repeats) for power in arguments.rows
+        ]
+        names = list(found["queries"][0]["seconds"])
+        print("| rows | bytes a row and cycle | " + " | ".join(names) + " |\n|" + "---|" * (2 + len(names)))
+        for row in found["queries"]:
+            cells = [
+                f"{row['n']:.0e}",
+                f"{row['bytes_a_row']}",
+                *(f"{s:.2f} s" for s in row["seconds"].values()),
+            ]
+            print("| " + " | ".join(cells) + " |", flush=True)
+    if "ids" in arguments.what:
+        found["ids"] = _alone(ids, 10**7)
+        print(found["ids"], file=sys.stderr)
+    if "formats" in arguments.what:
+        found["formats"] = _alone(formats, arguments.images, arguments.repeats)
+        print("\n| images from | images/s | share of the time that reading costs |\n|---|---|---|")
+        for name, row in found["formats"].items():
+            print(f"| {name} | {row['images_per_s']:,} | {row['reading_share']:.0%} |", flush=True)
+    if "memory" in arguments.what:
+        found["memory"] = [_alone(memory, 10**power) for power in (4, 5, 6)]
+        print("\n| images | images/s | peak memory, MB |\n|---|---|---|")
+        for row in found["memory"]:
+            print(f"| {row['n']:.0e} | {row['images_per_s']:,} | {row['peak_mb']:,} |", flush=True)
+    if arguments.json:
+        print(json.dumps({"benchmark": "scale", **found, **provenance()}))
+
+
+if __name__ == "__main__":
+    main()
