@@ -14,6 +14,7 @@ from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5, open_hdf5
 from amatch_widgets.images.packed import IdIndex
+from amatch_widgets.images.zarr_store import ZarrSource, find_stores, open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "FolderSource",
     "HDF5Source",
     "ImageSource",
+    "ZarrSource",
     "index_of",
     "open_source",
     "read_many",
@@ -32,8 +34,8 @@ __all__ = [
 ]
 
 ALLOWED = (
-    "a folder of JPEG, PNG or TIFF files, an HDF5 file, a .npy file, or a NumPy array "
-    " (N, H, W) or (N, H, W, C)"
+    "a folder of JPEG, PNG or TIFF files, an HDF5 file, a Zarr store or a folder of them, a .npy file, or a "
+    "NumPy array (N, H, W) or (N, H, W, C)"
 )
 
 
@@ -114,15 +116,16 @@ def open_source(
     Parameters
     ----------
     what : path, ndarray or ImageSource
-        A folder (recursive; JPEG, PNG, TIFF), an HDF5 file, a ``.npy`` file (memory-mapped), an array of
-        shape (N, H, W) or (N, H, W, C), or any object that is an `ImageSource`, which is returned as it is.
+        A folder (recursive; JPEG, PNG, TIFF), an HDF5 file, a Zarr store (a folder, or in a zip file) or a
+        folder of such stores, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C),
+        or any object that is an `ImageSource`, which is returned as it is.
     ids : sequence of str, optional
         For arrays and ``.npy`` alone: one unique id per image.
     name : str, optional
         Short name for people; default the name of the folder or file.
     dataset, axes, ids_from : str, optional
-        For HDF5 alone: which dataset holds the images, the order of its axes (``"NHWC"``,
-        ``"NCHW"``, ``"NHW"``), and what holds their ids, see `HDF5Source`. Default what
+        For HDF5 and Zarr alone: which dataset holds the images, the order of its axes (``"NHWC"``,
+        ``"NCHW"``, ``"NHW"``), and what holds their ids, see `HDF5Source` and `ZarrSource`. Default what
         fits.
 
     Returns
@@ -140,7 +143,7 @@ def open_source(
     stored = {"dataset": dataset, "axes": axes, "ids_from": ids_from}
     if isinstance(what, (str, os.PathLike)):
         return _open_path(Path(what).expanduser(), ids, name, stored)
-    _refuse(stored, "HDF5")
+    _refuse(stored, "HDF5 and Zarr")
     if isinstance(what, np.ndarray):
         return ArraySource(what, ids=ids, name=name or "array")
     if isinstance(what, ImageSource):
@@ -162,14 +165,16 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         The spec is of an array in memory, of an unknown kind, or what it names is gone.
     """
     kind = spec.get("kind")
-    if kind in {"folder", "npy", "hdf5"}:
+    if kind in {"folder", "npy", "hdf5", "zarr"}:
         options = {key: spec.get(key) for key in ("ids", "dataset", "axes", "ids_from")}
         return open_source(Path(spec["path"]), **options)
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
-    raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5' and 'array'.")
+    raise SourceError(
+        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr' and 'array'."
+    )
 
 
 def index_of(source: ImageSource) -> Mapping[str, int]:
@@ -223,10 +228,13 @@ def _open_path(
     except (OSError, ValueError) as exc:  # no permission, name too long, NUL in it
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"Cannot look at {str(path)!r}: {reason}. Allowed is {ALLOWED}.") from exc
+    if find_stores(path):
+        _refuse({"ids": ids}, "arrays; ids_from= says where in the store they are")
+        return open_zarr(path, **stored, name=name)
     if stat.S_ISREG(mode) and is_hdf5(path):
         _refuse({"ids": ids}, "arrays; ids_from= says which dataset holds them")
         return open_hdf5(path, **stored, name=name)
-    _refuse(stored, "HDF5")
+    _refuse(stored, "HDF5 and Zarr")
     if stat.S_ISDIR(mode):
         if ids is not None:
             raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")

@@ -83,11 +83,11 @@ def test_ids_for_a_folder_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["dataset", "axes", "ids_from"])
-def test_options_of_hdf5_are_refused_for_others(tmp_path, option):
+def test_options_of_hdf5_and_zarr_are_refused_for_others(tmp_path, option):
     (tmp_path / "a.png").touch()
     np.save(tmp_path / "cube.npy", np.zeros((2, 8, 9)))
     for what in (tmp_path, tmp_path / "cube.npy", np.zeros((2, 8, 9)), demo.sky(3)):
-        with pytest.raises(SourceError, match=f"{option}= is for HDF5. Leave it out"):
+        with pytest.raises(SourceError, match=f"{option}= is for HDF5 and Zarr. Leave it out"):
             open_source(what, **{option: "NHW"})
 
 
