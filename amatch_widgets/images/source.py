@@ -12,7 +12,9 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
+from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5, open_hdf5
 from amatch_widgets.images.packed import IdIndex
+from amatch_widgets.images.zarr_store import ZarrSource, find_stores, open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,14 +24,19 @@ if TYPE_CHECKING:
 __all__ = [
     "ArraySource",
     "FolderSource",
+    "HDF5Source",
     "ImageSource",
+    "ZarrSource",
     "index_of",
     "open_source",
     "read_many",
     "source_from_spec",
 ]
 
-ALLOWED = "a folder of JPEG, PNG or TIFF files, a .npy file, or a NumPy array (N, H, W) or (N, H, W, C)"
+ALLOWED = (
+    "a folder of JPEG, PNG or TIFF files, an HDF5 file, a Zarr store or a folder of them, a .npy file, or a "
+    "NumPy array (N, H, W) or (N, H, W, C)"
+)
 
 
 @runtime_checkable
@@ -95,18 +102,31 @@ class ImageSource(Protocol):
         ...
 
 
-def open_source(what: object, *, ids: Iterable[str] | None = None, name: str | None = None) -> ImageSource:
+def open_source(
+    what: object,
+    *,
+    ids: Iterable[str] | None = None,
+    name: str | None = None,
+    dataset: str | None = None,
+    axes: str | None = None,
+    ids_from: str | None = None,
+) -> ImageSource:
     """Open a set of images.
 
     Parameters
     ----------
     what : path, ndarray or ImageSource
-        A folder (recursive; JPEG, PNG, TIFF), a ``.npy`` file (memory-mapped), an array of shape (N, H, W)
-        or (N, H, W, C), or any object that is an `ImageSource`, which is returned as it is.
+        A folder (recursive; JPEG, PNG, TIFF), an HDF5 file, a Zarr store (a folder, or in a zip file) or a
+        folder of such stores, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C),
+        or any object that is an `ImageSource`, which is returned as it is.
     ids : sequence of str, optional
         For arrays and ``.npy`` alone: one unique id per image.
     name : str, optional
         Short name for people; default the name of the folder or file.
+    dataset, axes, ids_from : str, optional
+        For HDF5 and Zarr alone: which dataset holds the images, the order of its axes (``"NHWC"``,
+        ``"NCHW"``, ``"NHW"``), and what holds their ids, see `HDF5Source` and `ZarrSource`. Default what
+        fits.
 
     Returns
     -------
@@ -116,12 +136,16 @@ def open_source(what: object, *, ids: Iterable[str] | None = None, name: str | N
     Raises
     ------
     SourceError
-        There is nothing to open; the message says what was found and what to do.
+        There is nothing to open, or an option does not apply; the message says what was found and what to do.
+    MissingExtraError
+        The library for this format is not installed; the message is the line to type.
     """
+    stored = {"dataset": dataset, "axes": axes, "ids_from": ids_from}
+    if isinstance(what, (str, os.PathLike)):
+        return _open_path(Path(what).expanduser(), ids, name, stored)
+    _refuse(stored, "HDF5 and Zarr")
     if isinstance(what, np.ndarray):
         return ArraySource(what, ids=ids, name=name or "array")
-    if isinstance(what, (str, os.PathLike)):
-        return _open_path(Path(what).expanduser(), ids, name)
     if isinstance(what, ImageSource):
         if ids is not None or name is not None:
             raise SourceError(f"{what!r} is open already: ids and name cannot be changed. Leave them out.")
@@ -141,13 +165,16 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         The spec is of an array in memory, of an unknown kind, or what it names is gone.
     """
     kind = spec.get("kind")
-    if kind in {"folder", "npy"}:
-        return open_source(Path(spec["path"]), ids=spec.get("ids"))
+    if kind in {"folder", "npy", "hdf5", "zarr"}:
+        options = {key: spec.get(key) for key in ("ids", "dataset", "axes", "ids_from")}
+        return open_source(Path(spec["path"]), **options)
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
-    raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy' and 'array'.")
+    raise SourceError(
+        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr' and 'array'."
+    )
 
 
 def index_of(source: ImageSource) -> Mapping[str, int]:
@@ -187,7 +214,9 @@ def read_many(
             yield index, error
 
 
-def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> ImageSource:
+def _open_path(
+    path: Path, ids: Iterable[str] | None, name: str | None, stored: Mapping[str, str | None]
+) -> ImageSource:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as exc:
@@ -199,6 +228,13 @@ def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> Image
     except (OSError, ValueError) as exc:  # no permission, name too long, NUL in it
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"Cannot look at {str(path)!r}: {reason}. Allowed is {ALLOWED}.") from exc
+    if find_stores(path):
+        _refuse({"ids": ids}, "arrays; ids_from= says where in the store they are")
+        return open_zarr(path, **stored, name=name)
+    if stat.S_ISREG(mode) and is_hdf5(path):
+        _refuse({"ids": ids}, "arrays; ids_from= says which dataset holds them")
+        return open_hdf5(path, **stored, name=name)
+    _refuse(stored, "HDF5 and Zarr")
     if stat.S_ISDIR(mode):
         if ids is not None:
             raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
@@ -212,3 +248,10 @@ def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> Image
         )
     ending = f"of type {suffix!r}" if suffix else "without an ending"
     raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.")
+
+
+def _refuse(options: Mapping[str, object], applies_to: str) -> None:
+    """Refuse options that were given, as they are for something else."""
+    for option, value in options.items():
+        if value is not None:
+            raise SourceError(f"{option}= is for {applies_to}. Leave it out.")

@@ -82,6 +82,15 @@ def test_ids_for_a_folder_are_refused(tmp_path):
         open_source(tmp_path, ids=["a"])
 
 
+@pytest.mark.parametrize("option", ["dataset", "axes", "ids_from"])
+def test_options_of_hdf5_and_zarr_are_refused_for_others(tmp_path, option):
+    (tmp_path / "a.png").touch()
+    np.save(tmp_path / "cube.npy", np.zeros((2, 8, 9)))
+    for what in (tmp_path, tmp_path / "cube.npy", np.zeros((2, 8, 9)), demo.sky(3)):
+        with pytest.raises(SourceError, match=f"{option}= is for HDF5 and Zarr. Leave it out"):
+            open_source(what, **{option: "NHW"})
+
+
 def test_a_path_as_text_and_a_path_object_open_the_same(tmp_path):
     (tmp_path / "a.png").touch()
     assert isinstance(open_source(str(tmp_path)), FolderSource)

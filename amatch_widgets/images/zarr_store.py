@@ -1,0 +1,292 @@
+"""Images in Zarr stores: one, or a folder of them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amatch_widgets.errors import ImageReadError, MissingExtraError, SourceError
+from amatch_widgets.images.decode import UnreadableError
+from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.stack import Stack, bands_of, check_axes, pixel_stack, read_rows
+from amatch_widgets.images.stored_ids import join_ids, pack_ids
+from amatch_widgets.images.zarr_ids import find_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+__all__ = ["ZarrSource", "find_stores", "open_zarr"]
+
+_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
+_BATCH = "images.zarr"  # in a folder for each batch, as images_to_zarr and Cutana write
+_LOOKED_AT = 100  # subfolders without a store of such a name, after which no more are looked at
+_KEPT_OPEN = 64  # stores; a zip file takes a file handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """One store: where it is, its short name, how its images lie, and what reads its ids."""
+
+    path: str
+    name: str
+    stack: Stack
+    looks: str
+    bands: tuple[str, ...] | None
+    ids_where: str | None
+    ids: Callable[[], pa.LargeStringArray] | None
+
+
+class ZarrSource:
+    """Images in Zarr stores of format 2 or 3: a store, a store in a zip file, or a folder of stores.
+
+    A folder of stores is one with ``*.zarr`` (or ``*.zarr.zip``) in it, or with folders that each hold an
+    ``images.zarr``. A chunk that is missing is what the store says of missing chunks (its fill value).
+
+    Parameters
+    ----------
+    path : path
+        The store, or the folder of stores.
+    dataset : str, optional
+        Name of the array in each store; default the one that fits, or that named ``images``.
+    axes : {"NHW", "NHWC", "NCHW"}, optional
+        Default what the shape says: the axis of channels is the last or the second, at most 16 long and
+        shorter than the two others.
+    ids_from : str, optional
+        The array of ids in the same group, or the column of a Parquet file beside the store with a row for
+        each image, of text or whole numbers; default the first of ``filenames``, ``ids``, ``id``, ``names``,
+        ``object_id``, ``original_filename``, ``filename``, ``source_id`` that is there, else, or for
+        ``"position"``, the images are numbered.
+    name : str, optional
+        Short name for people; default the name of the store or folder.
+
+    Attributes
+    ----------
+    ids : sequence of str
+        In a folder of several stores each id comes after the name of its store: ``"store/0001"``.
+    skipped : dict of str to str
+        Stores of a folder that cannot be opened, with the reason.
+    chunk : int
+        How many images lie together and are best read by one `read_many`: the most of all stores.
+    bands : tuple of str, or None
+        Names of the channels, from the attribute ``bands``, ``filters`` or ``channels`` of the array.
+
+    Raises
+    ------
+    SourceError
+        There is no store, none can be opened, or which images are meant cannot be told.
+    MissingExtraError
+        zarr is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dataset: str | None = None,
+        axes: str | None = None,
+        ids_from: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+        self.name = name or _short(self._path) or self._path
+        self._options = {"dataset": dataset, "axes": check_axes(axes), "ids_from": ids_from}
+        self._open = lru_cache(_KEPT_OPEN)(self._open_store)
+        self.skipped: dict[str, str] = {}
+        self._stores = self._look_at(find_stores(self._path) or [self._path])
+        first = self._stores[0]
+        self.channels, self.bands = first.stack.channels, first.bands
+        self.chunk = max(store.stack.shard for store in self._stores)
+        self._starts = np.cumsum([0] + [store.stack.n for store in self._stores])
+        self.ids: Sequence[str] = self._all_ids()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __repr__(self) -> str:
+        where = self._stores[0].ids_where
+        stores = f"{len(self._stores)} stores, " if len(self._stores) > 1 else ""
+        skipped = f"{len(self.skipped)} skipped, " if self.skipped else ""
+        ids = f"ids from {where!r}" if where else "numbered"
+        return f"ZarrSource({self._path!r}, {stores}{skipped}{len(self)} images, {ids})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_zarr, (self._path, *self._options.values(), self.name)
+
+    def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
+        """Read one image; see `ImageSource.read`. The hint `min_side` is not used."""
+        del min_side
+        index = check_index(index, len(self))
+        number = int(np.searchsorted(self._starts, index, "right")) - 1
+        row = index - int(self._starts[number])
+        try:
+            return self._stores[number].stack.image(self._rows(number, row, row + 1)[0])
+        except UnreadableError as exc:
+            raise ImageReadError(self.ids[index], str(exc)) from exc.__cause__
+
+    def read_many(
+        self, indices: Sequence[int], *, min_side: int | None = None
+    ) -> Iterator[tuple[int, NDArray[Any] | ImageReadError]]:
+        """Read images, each chunk once, store after store; see `source.read_many`."""
+        ordered = np.sort(np.asarray(indices, np.int64))
+        if len(ordered):
+            check_index(int(ordered[0]), len(self))
+            check_index(int(ordered[-1]), len(self))
+        ends = np.searchsorted(ordered, self._starts)
+        for number in np.flatnonzero(np.diff(ends)).tolist():
+            first = int(self._starts[number])
+            wanted = ordered[ends[number] : ends[number + 1]] - first
+            rows = self._reader(number)
+            for row, image in read_rows(self._stores[number].stack, rows, wanted, min_side=min_side):
+                i = first + row
+                yield (
+                    i,
+                    ImageReadError(self.ids[i], str(image)) if isinstance(image, UnreadableError) else image,
+                )
+
+    def fingerprint(self) -> str:
+        """Return a hash of names, shapes, dtypes and ids; pixels are not looked at."""
+        ids = () if isinstance(self.ids, NumberedIds) else self.ids
+        return hash_ids(ids, "zarr", *(store.looks for store in self._stores))
+
+    def spec(self) -> dict[str, Any]:
+        """Return the absolute path and the options that were given."""
+        given = {key: value for key, value in self._options.items() if value is not None}
+        return {"kind": "zarr", "path": self._path, **given}
+
+    def _open_store(self, path: str, _process: int) -> Any:
+        """Open the images of a store; kept for each process, as a zip file is not to be shared by two."""
+        return _zarr_array().open_array(path, self._options["dataset"])
+
+    def _reader(self, number: int) -> Callable[[int, int], Any]:
+        return lambda start, stop: self._rows(number, start, stop)
+
+    def _rows(self, number: int, start: int, stop: int) -> Any:
+        try:
+            opened = self._open(self._stores[number].path, os.getpid())
+        except SourceError as exc:
+            raise UnreadableError(f"its store cannot be opened again: {exc}") from exc
+        return opened.rows(start, stop)
+
+    def _look_at(self, paths: list[str]) -> list[_Store]:
+        """Open each store; set aside those that cannot be."""
+        names = _names(paths)
+        stores: list[_Store] = []
+        for path, name in zip(paths, names, strict=True):
+            try:
+                stores.append(self._look_at_one(path, name))
+            except SourceError as exc:
+                if len(paths) == 1:
+                    raise
+                self.skipped[name] = str(exc)
+        if not stores:
+            reason = next(iter(self.skipped.values()))
+            raise SourceError(f"None of the {len(paths)} stores in {self._path!r} can be opened. {reason}")
+        first = stores[0]
+        for store in stores:
+            if store.stack.channels != first.stack.channels:
+                raise SourceError(
+                    f"The stores in {self._path!r} differ: {first.name!r} has {first.stack.channels} "
+                    f"channels, {store.name!r} {store.stack.channels}. Open them one by one."
+                )
+        return stores
+
+    def _look_at_one(self, path: str, name: str) -> _Store:
+        array = self._open(path, os.getpid()).array
+        what = f"{array.path or 'The array'!r} of {path!r}"
+        stack = pixel_stack(
+            array.shape,
+            array.dtype,
+            what=what,
+            axes=self._options["axes"],
+            chunks=array.chunks,
+            shards=array.shards,
+        )
+        where, ids = find_ids(array, path, self._options["ids_from"])
+        bands = bands_of(array.attrs.asdict(), stack.channels)
+        return _Store(path, name, stack, f"{name} {array.shape} {array.dtype.str}", bands, where, ids)
+
+    def _all_ids(self) -> Sequence[str]:
+        if len(self._stores) == 1:
+            (store,) = self._stores
+            return (
+                NumberedIds(len(self)) if store.ids is None else pack_ids(store.ids(), str(store.ids_where))
+            )
+        where = f"What lies in {self._path!r}"
+        return pack_ids(join_ids(((s.name, s.stack.n, s.ids) for s in self._stores), where), where)
+
+
+def open_zarr(
+    path: str | os.PathLike[str],
+    dataset: str | None = None,
+    axes: str | None = None,
+    ids_from: str | None = None,
+    name: str | None = None,
+) -> ZarrSource:
+    """Open a Zarr store or a folder of stores; see `ZarrSource`."""
+    return ZarrSource(path, dataset=dataset, axes=axes, ids_from=ids_from, name=name)
+
+
+def find_stores(path: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of the Zarr stores that a path means, sorted; none if it means something else.
+
+    Parameters
+    ----------
+    path : path
+        A store; a folder of ``*.zarr`` or ``*.zarr.zip``; a folder of folders with an ``images.zarr``.
+    """
+    root = os.fspath(path)
+    if _is_store(root) or root.lower().endswith((".zarr", ".zip")):
+        return [root]
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        return []
+    stores = [os.path.join(root, name) for name in names if name.lower().endswith((".zarr", ".zarr.zip"))]  # noqa: PTH118 - quicker
+    if stores:
+        return stores
+    batches = (os.path.join(root, name, _BATCH) for name in names)  # noqa: PTH118 - as above
+    found = [store for store in islice(batches, _LOOKED_AT) if os.path.exists(store)]  # noqa: PTH110 - as above
+    return found + [store for store in batches if os.path.exists(store)] if found else []  # noqa: PTH110 - as above
+
+
+def _is_store(path: str) -> bool:
+    return any(os.path.exists(os.path.join(path, name)) for name in _DOCUMENTS)  # noqa: PTH110, PTH118 - as above
+
+
+def _zarr_array() -> Any:
+    try:
+        importlib.import_module("zarr")
+    except ImportError as error:
+        raise MissingExtraError(
+            "Zarr stores need zarr. Type: pip install 'amatch-widgets[zarr]', then restart the kernel. "
+            f"({error})"
+        ) from error
+    return importlib.import_module("amatch_widgets.images.zarr_array")
+
+
+def _short(path: str) -> str:
+    """Return the name of a store for people: of its batch, or of itself without its ending."""
+    base = os.path.basename(path)  # noqa: PTH119 - as above
+    if base == _BATCH:
+        base = os.path.basename(os.path.dirname(path)) or base  # noqa: PTH119, PTH120 - as above
+    for ending in (".zip", ".zarr"):
+        base = base[: -len(ending)] if base.lower().endswith(ending) else base
+    return os.fsencode(base).decode("utf-8", "backslashreplace")
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Name stores so that no two have the same name."""
+    names = [_short(path) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    return [os.fsencode(os.path.basename(path)).decode("utf-8", "backslashreplace") for path in paths]  # noqa: PTH119 - as above
