@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
-from traitlets import Bool, Dict, Instance, Int, Unicode
+from traitlets import Bool, Dict, Instance, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
-from amatch_widgets.events import Event, LabelsChanged, ProblemFound, ScoresChanged
-from amatch_widgets.images.render import Rendering
+from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.detail import Detail
-from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES, Habits
-from amatch_widgets.widgets.labelling import Labelling
-from amatch_widgets.widgets.newest import Newest
+from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
+from amatch_widgets.widgets.pages import Pages
 from amatch_widgets.widgets.shelf import Shelf
-from amatch_widgets.widgets.thumbnails import Look, Thumbnail, ThumbnailLoader
 from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
@@ -33,8 +30,6 @@ __all__ = ["Gallery"]
 SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent", "second look")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 _SHOWN_BY = {"mixed": "unlabelled", "second look": "labelled"}  # orders of one kind of images only
-_HABITS = "view.json"  # in the session folder
-_TWINS_SHOWN = 20
 _RANDOM = "Random order: there are no scores yet."
 _BLIND = (
     "Labels that the ranking contradicts, the most suspicious first; all that was said of an image is hidden "
@@ -43,17 +38,13 @@ _BLIND = (
 _WAS_RANDOM = "This page is in random order, from before there were scores."
 
 
-class Gallery(Labelling):
+class Gallery(Pages):
     """A page of images with their scores and labels, to be judged by keys or buttons.
 
     Neither a label nor new scores move a tile under the user's cursor, and paging back shows what
     was just labelled: a page that was seen stays as it is. Where unlabelled images are listed by
     their score, each page that was not seen yet is the newest ranking's; elsewhere the whole list
     stays. `refresh`, another order or another filter makes a new list.
-
-    Tile and page size and the rendering are kept in the session folder for the next time.
-
-    Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``.
 
@@ -71,20 +62,14 @@ class Gallery(Labelling):
     sort = Unicode("highest").tag(sync=True)
     show = Unicode("unlabelled").tag(sync=True)
     only = Dict().tag(sync=True)
-    per_page = Int().tag(sync=True)
-    tile_size = Unicode().tag(sync=True)
-    tile_px = Int().tag(sync=True)
     stale = Unicode("").tag(sync=True)
     note = Unicode("").tag(sync=True)
     ranking_note = Unicode("").tag(sync=True)
     similar_to = Unicode("").tag(sync=True)
     title = Unicode("").tag(sync=True)  # of a list of chosen images
     can_similar = Bool(False).tag(sync=True)
-    css_filter = Unicode("").tag(sync=True)
-    rendering_note = Unicode("").tag(sync=True)
     # The tile that is seen closely, {serial, index}, and the browser's view that asked for it; {} when none.
     looking = Dict().tag(sync=True)
-    twins = Dict().tag(sync=True)
     closeup = Instance(Detail, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
@@ -92,15 +77,8 @@ class Gallery(Labelling):
         self._serials = itertools.count(1)
         self._seed = 0
         self._only = Filter()
-        self._problems_told: set[str] = set()
-        self._habits = Habits.read(session.path / _HABITS)
-        self._rendering = self._habits.rendering
         self._look_at: Callable[[str], object] = lambda _: None
-        self._rendered: Callable[[Rendering], None] = lambda _: None
-        self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
-        self._background = Newest("amatch-gallery")
         super().__init__(session, desk)
-        self._use_habits()
         if self.is_alone:
             self.closeup = Detail(
                 session,
@@ -108,9 +86,10 @@ class Gallery(Labelling):
                 use=self.render,
                 left=self.stop_looking,
                 hides=self.hides,
-                rendering=self._rendering,
+                rendering=self.rendering,
             )
-            self._look_at, self._rendered = self.closeup.show, self.closeup.note_used
+            self._look_at = self.closeup.show
+            self.on_render(self.closeup.note_used)
         with self.desk.lock:
             self._query()
 
@@ -260,28 +239,9 @@ class Gallery(Labelling):
                 else:
                     self._show_page(first // per_page)
 
-    @property
-    def rendering(self) -> Rendering:
-        """How the images are shown."""
-        return self._rendering
-
-    def render(self, rendering: Rendering) -> None:
-        """Show all images so; no tile moves."""
-        with self.desk.lock, self.hold_sync():
-            old, self._rendering = self._rendering, rendering
-            self.css_filter, self.rendering_note = rendering.css_filter, rendering.summary
-            self._rendered(rendering)
-            self._keep_habits()
-            if rendering.pixels != old.pixels:
-                self._send_images()
-
     def on_look(self, look_at: Callable[[str], object]) -> None:
         """Call `look_at` with the id of an image that the user wants to see closely."""
         self._look_at = look_at
-
-    def on_render(self, rendered: Callable[[Rendering], None]) -> None:
-        """Call `rendered` whenever the images are rendered in another way."""
-        self._rendered = rendered
 
     def hides(self, line: Label) -> bool:
         """Whether the user takes a second look at the image, without seeing what was said of it."""
@@ -317,15 +277,8 @@ class Gallery(Labelling):
         if self.closeup is not None:
             self.closeup.show_all()
 
-    def forget_images(self) -> None:
-        """Free the thumbnails; they are made again when they are looked at."""
-        self._loader.forget()
-
     def close(self) -> None:
-        """End the loader's threads and take the gallery off the screen."""
-        for worker in (getattr(self, "_loader", None), getattr(self, "_background", None)):
-            if worker is not None:
-                worker.close()
+        """End all background work and take the gallery off the screen."""
         if self.closeup is not None:
             self.closeup.close()
         super().close()
@@ -370,36 +323,12 @@ class Gallery(Labelling):
         self.looking = {key: data.get(key) for key in ("serial", "index", "view")}
         self._look_at(image_id)
 
-    @handler("Showing the images as usual")
-    def vue_do_plain(self, _data: dict[str, Any]) -> None:
-        """Take back how the images are rendered."""
-        self.render(Rendering())
-
-    @handler("Loading the images")
-    def vue_want_images(self, _data: dict[str, Any]) -> None:
-        """Send the images of the page to a browser that has just drawn the gallery."""
-        self._send_images()
-
     # How a page is made; the lock is held.
 
     def _query(self) -> None:
         with self.hold_sync():
             self._shelf.rank(self.sort, self.show, self._only, seed=self._seed)
             self._show_page()
-
-    def _use_habits(self) -> None:
-        habits = self._habits
-        with self.desk.lock, self.hold_sync():
-            self.per_page, self.tile_size = habits.per_page, habits.tile_size
-            self.tile_px = TILE_SIZES[habits.tile_size][0]
-            self.css_filter, self.rendering_note = habits.rendering.css_filter, habits.rendering.summary
-
-    def _keep_habits(self) -> None:
-        """Keep how the images are shown, in the background: the folder may be far away."""
-        habits, path = Habits(self.per_page, self.tile_size, self._rendering), self.session.path / _HABITS
-        if habits != self._habits:
-            self._habits = habits
-            self._background.do("habits", lambda: habits.write(path))
 
     def _show_standing(self) -> None:
         """Say what ranks, and whether the list could be made anew from something better."""
@@ -443,22 +372,6 @@ class Gallery(Labelling):
         self._send_images()
         self._look_for_twins()
 
-    def _look_for_twins(self) -> None:
-        """Find in the background which images look the same as those of the page; a million take seconds."""
-        serial, image_ids = self.page["serial"], self.image_ids
-        self._twins = {}
-        if self.session.is_embedded:
-            self._background.do("twins", lambda: self._use_twins(serial, self.session.twins(image_ids)))
-
-    def _use_twins(self, serial: int, twins: dict[str, list[str]]) -> None:
-        with self.desk.lock:
-            if serial == self.page["serial"]:  # else the page has turned
-                self._twins = twins
-                self.twins = {
-                    "serial": serial,
-                    "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
-                }
-
     def _find(self, image_ids: Sequence[str]) -> int | None:
         for is_last in (False, True):
             on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
@@ -470,38 +383,9 @@ class Gallery(Labelling):
             self._show_page(number)  # a mixed page may have been composed without it
         return None
 
-    def _look(self) -> Look:
-        return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels)
-
-    def _thumbnail(self, image_id: str, look: Look) -> bytes:
-        """Make a thumbnail; on the loader's threads."""
-        return self.session.thumbnail(image_id, look.side, look.rendering)
-
-    def _send_images(self) -> None:
-        look, serial = self._look(), self.page["serial"]
-        found = self._loader.show(serial, self.image_ids, look)
-        if found:
-            self._deliver(serial, look, found)
-        self._fetch_ahead()
-
-    def _fetch_ahead(self) -> None:
-        """Make the thumbnails of the next page, as it would be now."""
+    def _ahead(self) -> list[str]:
         ids = self.session.source.ids
-        ahead = [ids[int(i)] for i in self._shelf.ahead(self.per_page)]
-        self._loader.fetch_ahead(ahead, self._look())
-
-    def _deliver(self, serial: int, look: Look, thumbnails: list[tuple[int, Thumbnail]]) -> None:
-        with self.desk.lock:
-            if look != self._look():  # it came late
-                return
-            images = [[position, t.url, t.problem] for position, t in thumbnails]
-            self.send({"method": "images", "args": [serial, images]})
-            image_ids = list(self._pages.get(serial, ()))
-            found = {image_ids[k]: t.problem for k, t in thumbnails if t.problem and k < len(image_ids)}
-            new = {i: reason for i, reason in found.items() if i not in self._problems_told}
-            self._problems_told.update(new)
-        for image_id, reason in new.items():  # so that all dashboards list it
-            self.session.hub.publish(ProblemFound(image_id, reason))
+        return [ids[int(i)] for i in self._shelf.ahead(self.per_page)]
 
 
 def _score_text(score: float) -> str:
