@@ -29,6 +29,7 @@ __all__ = [
     "ZarrSource",
     "index_of",
     "open_source",
+    "positions_of",
     "read_many",
     "source_from_spec",
 ]
@@ -179,9 +180,14 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
 
 def index_of(source: ImageSource) -> Mapping[str, int]:
     """Map each id of a source to its index; build it once and keep it."""
-    if hasattr(source.ids, "position"):
-        return IdIndex(source.ids)
-    return {image_id: i for i, image_id in enumerate(source.ids)}
+    return positions_of(source.ids)
+
+
+def positions_of(ids: Sequence[str]) -> Mapping[str, int]:
+    """Map ids to their positions: by themselves where they know them, else in a dict of all."""
+    if hasattr(ids, "position"):
+        return IdIndex(ids)
+    return {image_id: i for i, image_id in enumerate(ids)}
 
 
 def read_many(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from amatch_widgets.images.source import positions_of
 from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Evidence:
         self._tests: dict[int, _Test] = {}
         self._model: _Model | None = None
         self._file = JsonLines(path)
-        index = {image_id: i for i, image_id in enumerate(ids)} if path.exists() else {}
+        index = positions_of(ids) if path.exists() else {}
         self._file.replay(lambda entry: self._replay(entry, index))
 
     def __repr__(self) -> str:

@@ -156,8 +156,15 @@ class Selection:
         """Say of each image whether its id contains a text; kept, as each label lists images anew."""
         text = text.casefold()
         with self._lock:
-            if self._lower is None:
-                self._lower = [i.casefold() for i in self._index]  # the ids may be made as they are read
             if self._last is None or self._last[0] != text:
-                self._last = text, np.fromiter((text in i for i in self._lower), bool, len(self._lower))
+                self._last = text, self._search(text)
             return self._last[1]
+
+    def _search(self, text: str) -> npt.NDArray[np.bool_]:
+        """Look through all ids; the lock is held."""
+        if hasattr(self._ids, "contain"):  # they do it by themselves, and need no copies
+            found: npt.NDArray[np.bool_] = self._ids.contain(text)
+            return found
+        if self._lower is None:
+            self._lower = [i.casefold() for i in self._ids]
+        return np.fromiter((text in i for i in self._lower), bool, len(self._lower))
