@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode", "model_channels"]
 
 MAX_PIXELS = 200_000_000  # 0.6 GB as RGB: more is an attack or not a cutout
 MAX_BYTES = 8 * MAX_PIXELS  # RGBA of 16 bits; the samples of a TIFF may be many, and of 8 bytes each
@@ -76,6 +76,23 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     if not head:
         raise UnreadableError("the file is empty (0 bytes)")
     raise UnreadableError("its content is not JPEG, PNG or TIFF, whatever its name says")
+
+
+def model_channels(image: NDArray[Any]) -> int:
+    """Return the channels that suit a set of files of which this is the first that can be read.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, uint16 or float32, shape (H, W, C)
+
+    Returns
+    -------
+    int
+        3 for grey, RGB and RGBA, which come mixed and all become colour; else C.
+    """
+    n = image.shape[2]
+    is_alpha = n == 4 and image.dtype.kind == "u"  # noqa: PLR2004 - else four bands; see Preprocess
+    return 3 if n == 1 or is_alpha else n
 
 
 def _decode_jpeg(file: IO[bytes], min_side: int | None) -> NDArray[Any]:

@@ -13,6 +13,8 @@ from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.packed import IdIndex
+from amatch_widgets.images.parquet import ParquetSource
+from amatch_widgets.images.rowgroups import parquet_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,13 +25,18 @@ __all__ = [
     "ArraySource",
     "FolderSource",
     "ImageSource",
+    "ParquetSource",
     "index_of",
     "open_source",
     "read_many",
     "source_from_spec",
 ]
 
-ALLOWED = "a folder of JPEG, PNG or TIFF files, a .npy file, or a NumPy array (N, H, W) or (N, H, W, C)"
+ALLOWED = (
+    "a folder of JPEG, PNG or TIFF files, a .parquet file or a folder of them, a .npy file, or a NumPy array "
+    "(N, H, W) or (N, H, W, C)"
+)
+_PARQUET = ("column", "ids_from", "shape")
 
 
 @runtime_checkable
@@ -95,16 +102,32 @@ class ImageSource(Protocol):
         ...
 
 
-def open_source(what: object, *, ids: Iterable[str] | None = None, name: str | None = None) -> ImageSource:
+def open_source(
+    what: object,
+    *,
+    ids: Iterable[str] | None = None,
+    ids_from: str | None = None,
+    column: str | None = None,
+    shape: Iterable[int] | None = None,
+    name: str | None = None,
+) -> ImageSource:
     """Open a set of images.
 
     Parameters
     ----------
     what : path, ndarray or ImageSource
-        A folder (recursive; JPEG, PNG, TIFF), a ``.npy`` file (memory-mapped), an array of shape (N, H, W)
-        or (N, H, W, C), or any object that is an `ImageSource`, which is returned as it is.
+        A folder (recursive; JPEG, PNG, TIFF), a ``.parquet`` file or a folder of them, a ``.npy`` file
+        (memory-mapped), an array of shape (N, H, W) or (N, H, W, C), or any object that is an
+        `ImageSource`, which is returned as it is. A folder with images is one of images, whatever else is
+        in it, unless `column`, `ids_from` or `shape` is given.
     ids : sequence of str, optional
         For arrays and ``.npy`` alone: one unique id per image.
+    ids_from : str, optional
+        For Parquet: the column of the ids; see `ParquetSource`, as for the next two.
+    column : str, optional
+        For Parquet: the column of the images.
+    shape : tuple of int, optional
+        For Parquet: the shape of one image, where its pixels are a list of numbers.
     name : str, optional
         Short name for people; default the name of the folder or file.
 
@@ -118,13 +141,17 @@ def open_source(what: object, *, ids: Iterable[str] | None = None, name: str | N
     SourceError
         There is nothing to open; the message says what was found and what to do.
     """
+    given = {"ids": ids, "ids_from": ids_from, "column": column, "shape": shape, "name": name}
+    options = {key: value for key, value in given.items() if value is not None}
     if isinstance(what, np.ndarray):
-        return ArraySource(what, ids=ids, name=name or "array")
+        return ArraySource(what, **{"name": "array", **_only(options, "an array", "ids", "name")})
     if isinstance(what, (str, os.PathLike)):
-        return _open_path(Path(what).expanduser(), ids, name)
+        return _open_path(Path(what).expanduser(), options)
     if isinstance(what, ImageSource):
-        if ids is not None or name is not None:
-            raise SourceError(f"{what!r} is open already: ids and name cannot be changed. Leave them out.")
+        if options:
+            raise SourceError(
+                f"{what!r} is open already: {' and '.join(options)} cannot be changed. Leave them out."
+            )
         return what
     raise SourceError(
         f"Cannot take images from an object of type {type(what).__name__!r}. Pass {ALLOWED}"
@@ -143,11 +170,18 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
     kind = spec.get("kind")
     if kind in {"folder", "npy"}:
         return open_source(Path(spec["path"]), ids=spec.get("ids"))
+    if kind == "parquet":
+        return open_source(
+            Path(spec["path"]),
+            column=spec.get("column"),
+            ids_from=spec.get("ids_from"),
+            shape=spec.get("shape"),
+        )
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
-    raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy' and 'array'.")
+    raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'parquet' and 'array'.")
 
 
 def index_of(source: ImageSource) -> Mapping[str, int]:
@@ -187,7 +221,7 @@ def read_many(
             yield index, error
 
 
-def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> ImageSource:
+def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as exc:
@@ -200,15 +234,38 @@ def _open_path(path: Path, ids: Iterable[str] | None, name: str | None) -> Image
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"Cannot look at {str(path)!r}: {reason}. Allowed is {ALLOWED}.") from exc
     if stat.S_ISDIR(mode):
-        if ids is not None:
-            raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
-        return FolderSource(path, name=name)
+        return _open_folder(path, options)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return open_npy(path, ids, name)
+        return open_npy(path, **_only(options, "a .npy file", "ids", "name"))
+    if suffix == ".parquet":
+        return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
     if suffix in SUFFIXES:
         raise SourceError(
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
         )
     ending = f"of type {suffix!r}" if suffix else "without an ending"
     raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.")
+
+
+def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
+    """Open a folder of images; without any, or where a column is asked for, one of Parquet files."""
+    if "ids" in options:
+        raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
+    if not options.keys() & _PARQUET:
+        try:
+            return FolderSource(path, **options)
+        except SourceError:
+            # The images are looked for first: there may be millions, and beside them a catalogue.
+            if not parquet_files(str(path)):
+                raise
+    return ParquetSource(path, **options)
+
+
+def _only(options: dict[str, Any], what: str, *allowed: str) -> dict[str, Any]:
+    """Return the options if all of them apply to what is opened."""
+    for option in options:
+        if option not in allowed:
+            names = ", ".join(f"{name}=" for name in allowed)
+            raise SourceError(f"{option}= does not apply to {what}; allowed are {names}. Leave it out.")
+    return options

@@ -18,8 +18,11 @@ def test_an_open_source_is_returned_as_it_is():
 
 
 def test_an_open_source_cannot_be_given_other_ids_or_another_name():
-    for options in ({"ids": ["a", "b", "c"]}, {"name": "x"}):
-        with pytest.raises(SourceError, match="is open already: ids and name cannot be changed"):
+    for options, what in (
+        ({"ids": ["a", "b", "c"]}, "ids"),
+        ({"name": "x", "column": "y"}, "column and name"),
+    ):
+        with pytest.raises(SourceError, match=f"is open already: {what} cannot be changed"):
             open_source(demo.sky(3), **options)
 
 
@@ -75,6 +78,34 @@ def test_a_file_of_another_type_says_what_is_allowed(tmp_path, name, message):
     (tmp_path / name).touch()
     with pytest.raises(SourceError, match=message):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("cube.npy", {"column": "image"}, "column= does not apply to a .npy file; allowed are ids=, name="),
+        ("cube.npy", {"shape": (8, 9)}, "shape= does not apply"),
+        (
+            "set.parquet",
+            {"ids": ["a"]},
+            "ids= does not apply to Parquet; allowed are column=, ids_from=, shape=",
+        ),
+        (".", {"ids_from": "id"}, "holds no .parquet file"),
+    ],
+)
+def test_an_option_that_does_not_apply_is_refused(tmp_path, name, option, message):
+    (tmp_path / "cube.npy").touch()
+    if name != ".":
+        (tmp_path / name).touch()
+    with pytest.raises(SourceError, match=message):
+        open_source(tmp_path / name, **option)
+
+
+def test_an_option_that_does_not_apply_to_an_array_is_refused():
+    with pytest.raises(
+        SourceError, match=r"shape= does not apply to an array; allowed are ids=, name=. Leave"
+    ):
+        open_source(np.zeros((2, 8, 9)), shape=(8, 9))
 
 
 def test_ids_for_a_folder_are_refused(tmp_path):
