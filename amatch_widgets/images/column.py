@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import SourceError
-from amatch_widgets.images.array import channels_last, plain_pixels
+from amatch_widgets.images.array import channels_last, hwc, plain_pixels
 from amatch_widgets.images.decode import UnreadableError, decode
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class ImageColumn:
         """Channels of all images, where the shape tells."""
         if self.shape is None:
             return None
-        return int(
-            _in_order(np.broadcast_to(np.uint8(0), self.shape), self.order).shape[2]
-        )  # takes no memory
+        if self.order is None:
+            return hwc(self.shape)[2]
+        return 1 if len(self.order) == 2 else self.shape[self.order[2]]  # noqa: PLR2004 - (H, W)
 
     def pixels(self, rows: pa.Table, row: int, min_side: int | None) -> NDArray[Any]:
         """Make an image of one row.

@@ -11,11 +11,12 @@ import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.column import as_shape, list_columns
-from amatch_widgets.images.decode import UnreadableError, model_channels
-from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.decode import model_channels
+from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import Kept
 from amatch_widgets.images.packed import PackedIds
-from amatch_widgets.images.rowgroups import RowGroups, failures, in_words, parquet_files
+from amatch_widgets.images.rowgroups import RowGroups, parquet_files
+from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -115,8 +116,9 @@ class ParquetSource:
         size = self._groups.block_rows[group]
         first = row // size * size
         try:
-            rows = self._kept.get((group, first), lambda: self._load(group, first, size))
-        except failures() as exc:
+            with plain_errors():
+                rows = self._kept.get((group, first), lambda: self._load(group, first, size))
+        except (UnreadableError, OSError) as exc:
             raise ImageReadError(self.ids[index], in_words(exc)) from exc
         return self._image(rows, row - first, index, min_side)
 
@@ -124,7 +126,7 @@ class ParquetSource:
         self, indices: Sequence[int], *, min_side: int | None = None
     ) -> Iterator[tuple[int, NDArray[Any] | ImageReadError]]:
         """Read many images, each row group once; see `read_many` of the module `source`."""
-        wanted = np.sort(np.fromiter((check_index(i, len(self)) for i in indices), np.int64, len(indices)))
+        wanted = sort_indices(indices, len(self))
         groups = self._groups.of(wanted)
         cuts = np.flatnonzero(np.diff(self._groups.file_of[groups])) + 1
         for part in np.split(wanted, cuts) if len(wanted) else ():
@@ -145,10 +147,9 @@ class ParquetSource:
 
     def _image(self, rows: pa.Table, row: int, index: int, min_side: int | None) -> NDArray[Any]:
         try:
-            if row >= len(rows):
-                raise UnreadableError("the file ends before its row")
-            return self._column.pixels(rows, row, min_side)
-        except failures() as exc:
+            with plain_errors():
+                return self._column.pixels(rows, row, min_side)
+        except (UnreadableError, OSError) as exc:
             raise ImageReadError(self.ids[index], in_words(exc)) from exc
 
     def _load(self, group: int, first: int, size: int) -> tuple[pa.Table, int]:
@@ -184,36 +185,34 @@ class ParquetSource:
         """Read images that are all in one file, in ascending order."""
         groups = self._groups.of(wanted)
         try:
-            with self._groups.opened(int(self._groups.file_of[groups[0]])) as file:
+            with plain_errors(), self._groups.opened(int(self._groups.file_of[groups[0]])) as file:
                 for part in np.split(wanted, np.flatnonzero(np.diff(groups)) + 1):
                     yield from self._read_group(file, part, min_side)
                     wanted = wanted[len(part) :]
-        except failures() as exc:
+        except (UnreadableError, OSError) as exc:
             yield from self._errors(wanted, exc)
 
     def _read_group(
         self, file: pq.ParquetFile, wanted: NDArray[np.int64], min_side: int | None
     ) -> Iterator[tuple[int, NDArray[Any] | ImageReadError]]:
-        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
-
         group, _ = self._groups.find(int(wanted[0]))
         start = int(self._groups.starts[group])
-        try:
-            for batch in self._batches(file, group):
-                rows = pa.Table.from_batches([batch])
-                here = wanted[: np.searchsorted(wanted, start + len(rows))]
-                wanted = wanted[len(here) :]
-                for index in here.tolist():
-                    try:
-                        yield index, self._image(rows, index - start, index, min_side)
-                    except ImageReadError as error:
-                        yield index, error
-                start += len(rows)
-                if not len(wanted):
-                    return
-            raise UnreadableError("the file ends before its row")
-        except failures() as exc:
-            yield from self._errors(wanted, exc)
+        batches = self._batches(file, group)
+        while len(wanted):
+            try:
+                with plain_errors():
+                    rows = _next(batches)
+            except (UnreadableError, OSError) as exc:
+                yield from self._errors(wanted, exc)
+                return
+            here = wanted[: np.searchsorted(wanted, start + len(rows))]
+            wanted = wanted[len(here) :]
+            for index in here.tolist():
+                try:
+                    yield index, self._image(rows, index - start, index, min_side)
+                except ImageReadError as error:
+                    yield index, error
+            start += len(rows)
 
     def _errors(self, indices: NDArray[np.int64], exc: BaseException) -> Iterator[tuple[int, ImageReadError]]:
         for index in indices.tolist():
@@ -257,3 +256,11 @@ class ParquetSource:
             f"None of the first images of {self._path!r} can be read. {problem} "
             "Check column= and shape=, the shape of one image, (H, W, C)."
         ) from problem
+
+
+def _next(batches: Iterator[pa.RecordBatch]) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+
+    for batch in batches:
+        return pa.Table.from_batches([batch])
+    raise UnreadableError("the file ends before its row")

@@ -10,8 +10,8 @@ import numpy as np
 
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images.column import find_column, storage_type
-from amatch_widgets.images.decode import UnreadableError
 from amatch_widgets.images.kept import KEPT_BYTES
+from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
-__all__ = ["RowGroups", "failures", "in_words", "parquet_files"]
+__all__ = ["RowGroups", "parquet_files"]
 
 _BLOCK_BYTES = KEPT_BYTES // 4  # of rows in memory at a time: a row group may be larger than the memory
 _BLOCK_ROWS = 256  # where a dictionary hides how large the rows are
@@ -112,11 +112,11 @@ class RowGroups:
     def _first_look(self, i: int) -> Iterator[pq.ParquetFile]:
         path = self._files[i]
         try:
-            with self.opened(i) as file:
+            with plain_errors(), self.opened(i) as file:
                 yield file
         except SourceError as exc:
             raise SourceError(f"{path!r}: {exc}") from exc
-        except failures() as exc:
+        except (UnreadableError, OSError) as exc:
             raise SourceError(
                 f"{path!r} cannot be opened as a Parquet file: {in_words(exc)}. It may be cut off or still "
                 "being written: write it again, or take it out of the folder."
@@ -152,28 +152,6 @@ def parquet_files(path: str) -> list[str]:
             if name.lower().endswith(".parquet") and not name.startswith((".", "_"))
         ]
     return sorted(found)
-
-
-def failures() -> tuple[type[BaseException], ...]:
-    """Return what reading a damaged or vanished file may raise."""
-    import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
-
-    return (UnreadableError, pa.ArrowException, OSError, MemoryError, ValueError, LookupError, OverflowError)
-
-
-def in_words(exc: BaseException) -> str:
-    """Say in plain words why a file could not be read."""
-    if isinstance(exc, UnreadableError):
-        return str(exc)
-    if isinstance(exc, FileNotFoundError):
-        return "the file is gone since it was opened"
-    if isinstance(exc, PermissionError):
-        return "you have no permission to read it"
-    if isinstance(exc, MemoryError):
-        return "there is not enough memory for it"
-    if isinstance(exc, OSError) and exc.errno is not None:
-        return exc.strerror or str(exc)
-    return f"it is damaged or cut off ({next(iter(str(exc).splitlines()), type(exc).__name__)})"
 
 
 def _groups_of(metadata: Any, column: Any) -> Iterator[tuple[int, int, int]]:

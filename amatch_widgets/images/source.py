@@ -12,6 +12,8 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
+from amatch_widgets.images.fits import FitsSource
+from amatch_widgets.images.hdu import FITS_SUFFIXES
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
 from amatch_widgets.images.rowgroups import parquet_files
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArraySource",
+    "FitsSource",
     "FolderSource",
     "ImageSource",
     "ParquetSource",
@@ -33,8 +36,8 @@ __all__ = [
 ]
 
 ALLOWED = (
-    "a folder of JPEG, PNG or TIFF files, a .parquet file or a folder of them, a .npy file, or a NumPy array "
-    "(N, H, W) or (N, H, W, C)"
+    "a folder of JPEG, PNG, TIFF, FITS or .npy files, a .parquet file or a folder of them, a FITS file of "
+    "many images, a .npy file, or a NumPy array (N, H, W) or (N, H, W, C)"
 )
 _PARQUET = ("column", "ids_from", "shape")
 
@@ -57,7 +60,7 @@ class ImageSource(Protocol):
 
     @property
     def channels(self) -> int:
-        """Channels of the images as the model sees them: 3 for folders, C for arrays."""
+        """Channels of the images as the model sees them: 3 for folders of colour images, C for arrays."""
         ...
 
     @property
@@ -109,6 +112,7 @@ def open_source(
     ids_from: str | None = None,
     column: str | None = None,
     shape: Iterable[int] | None = None,
+    hdu: int | str | None = None,
     name: str | None = None,
 ) -> ImageSource:
     """Open a set of images.
@@ -116,10 +120,10 @@ def open_source(
     Parameters
     ----------
     what : path, ndarray or ImageSource
-        A folder (recursive; JPEG, PNG, TIFF), a ``.parquet`` file or a folder of them, a ``.npy`` file
-        (memory-mapped), an array of shape (N, H, W) or (N, H, W, C), or any object that is an
-        `ImageSource`, which is returned as it is. A folder with images is one of images, whatever else is
-        in it, unless `column`, `ids_from` or `shape` is given.
+        A folder (recursive; JPEG, PNG, TIFF, FITS, ``.npy``), a ``.parquet`` file or a folder of them, a
+        FITS file with a cube or many images, a ``.npy`` file (memory-mapped), an array of shape (N, H, W)
+        or (N, H, W, C), or any object that is an `ImageSource`, which is returned as it is. A folder with
+        images is one of images, whatever else is in it, unless `column`, `ids_from` or `shape` is given.
     ids : sequence of str, optional
         For arrays and ``.npy`` alone: one unique id per image.
     ids_from : str, optional
@@ -128,6 +132,8 @@ def open_source(
         For Parquet: the column of the images.
     shape : tuple of int, optional
         For Parquet: the shape of one image, where its pixels are a list of numbers.
+    hdu : int or str, optional
+        For FITS: number or EXTNAME of the HDU with the cube; see `FitsSource`.
     name : str, optional
         Short name for people; default the name of the folder or file.
 
@@ -139,9 +145,19 @@ def open_source(
     Raises
     ------
     SourceError
-        There is nothing to open; the message says what was found and what to do.
+        There is nothing to open, or an option does not apply; the message says what was found and what to
+        do.
+    MissingExtraError
+        A library is missing; the message is the line to type.
     """
-    given = {"ids": ids, "ids_from": ids_from, "column": column, "shape": shape, "name": name}
+    given = {
+        "ids": ids,
+        "ids_from": ids_from,
+        "column": column,
+        "shape": shape,
+        "hdu": hdu,
+        "name": name,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     if isinstance(what, np.ndarray):
         return ArraySource(what, **{"name": "array", **_only(options, "an array", "ids", "name")})
@@ -177,11 +193,15 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
             ids_from=spec.get("ids_from"),
             shape=spec.get("shape"),
         )
+    if kind == "fits":
+        return open_source(Path(spec["path"]), hdu=spec.get("hdu"))
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
-    raise SourceError(f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'parquet' and 'array'.")
+    raise SourceError(
+        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'parquet', 'fits' and 'array'."
+    )
 
 
 def index_of(source: ImageSource) -> Mapping[str, int]:
@@ -240,6 +260,8 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
         return open_npy(path, **_only(options, "a .npy file", "ids", "name"))
     if suffix == ".parquet":
         return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
+    if path.name.lower().endswith(FITS_SUFFIXES):
+        return FitsSource(path, **_only(options, "FITS", "hdu", "name"))
     if suffix in SUFFIXES:
         raise SourceError(
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
@@ -254,12 +276,12 @@ def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
         raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
     if not options.keys() & _PARQUET:
         try:
-            return FolderSource(path, **options)
+            return FolderSource(path, **_only(options, "a folder", "name", *_PARQUET))
         except SourceError:
             # The images are looked for first: there may be millions, and beside them a catalogue.
             if not parquet_files(str(path)):
                 raise
-    return ParquetSource(path, **options)
+    return ParquetSource(path, **_only(options, "a folder of Parquet files", *_PARQUET, "name"))
 
 
 def _only(options: dict[str, Any], what: str, *allowed: str) -> dict[str, Any]:

@@ -564,8 +564,8 @@ def test_a_path_that_is_no_text_can_be_opened(tmp_path):
     assert source.read(0).shape == (2, 2, 1)
 
 
-def test_a_million_ids_are_read_without_python_objects(tmp_path):
-    n = 1_000_000
+def test_very_many_ids_are_read_without_python_objects(tmp_path):
+    n = 300_000
     columns = {
         "id": pa.array(np.arange(n)),
         "x": pa.array(np.zeros((n, 1), np.uint8).tolist(), pa.list_(pa.uint8(), 1)),
@@ -575,5 +575,5 @@ def test_a_million_ids_are_read_without_python_objects(tmp_path):
     source = open_source(path)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert source.ids[-1] == "999999"
-    assert most < 100e6
+    assert source.ids[-1] == "299999"
+    assert most < 30e6

@@ -33,7 +33,7 @@ def test_a_source_takes_the_name_it_is_given():
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (None, "object of type 'NoneType'. Pass a folder of JPEG, PNG or TIFF"),
+        (None, "object of type 'NoneType'. Pass a folder of JPEG, PNG, TIFF"),
         (7, "object of type 'int'"),
         (b"cutouts", "object of type 'bytes'"),
         ([np.zeros((8, 8))], "object of type 'list'.*numpy.stack"),
@@ -50,7 +50,7 @@ def test_a_missing_path_says_how_far_it_exists(tmp_path):
     ) as caught:
         open_source(tmp_path / "nope" / "cutouts")
     assert f"up to {str(tmp_path)!r}" in str(caught.value)
-    assert "Check the spelling. Allowed is a folder of JPEG, PNG or TIFF" in str(caught.value)
+    assert "Check the spelling. Allowed is a folder of JPEG, PNG, TIFF" in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["a\0b", "x" * 5000])
@@ -90,7 +90,10 @@ def test_a_file_of_another_type_says_what_is_allowed(tmp_path, name, message):
             {"ids": ["a"]},
             "ids= does not apply to Parquet; allowed are column=, ids_from=, shape=",
         ),
+        ("cube.fits", {"shape": (8, 9)}, "shape= does not apply to FITS; allowed are hdu=, name="),
         (".", {"ids_from": "id"}, "holds no .parquet file"),
+        (".", {"hdu": 1}, "hdu= does not apply to a folder"),
+        (".", {"hdu": 1, "column": "x"}, "hdu= does not apply to a folder of Parquet files"),
     ],
 )
 def test_an_option_that_does_not_apply_is_refused(tmp_path, name, option, message):
@@ -127,7 +130,7 @@ def test_index_of_finds_each_id():
     ("spec", "message"),
     [
         ({"kind": "array"}, "array in memory, which is not kept. Pass the array again as source="),
-        ({"kind": "fits"}, "Unknown kind of source 'fits'. Known are"),
+        ({"kind": "slides"}, "Unknown kind of source 'slides'. Known are"),
         ({}, "Unknown kind of source None"),
         ({"kind": "folder", "path": "/no/such/folder"}, "There is no file or folder '/no/such/folder'"),
     ],
