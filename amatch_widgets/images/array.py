@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "open_npy", "plain_pixels"]
+__all__ = ["ArraySource", "channels_last", "hwc", "open_npy", "plain_pixels"]
 
 
 class ArraySource:
@@ -123,6 +123,38 @@ def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
         return image.astype(kind, copy=False)
     with np.errstate(over="ignore"):
         return image.astype(np.float32, copy=False)
+
+
+def hwc(shape: tuple[int, ...], *, limit: int | None = None) -> tuple[int, int, int]:
+    """Return height, width and channels of one image, whose channels may be its first axis or its last.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W), (C, H, W) or (H, W, C): the shorter one of the first and the last axis is the channels'.
+    limit : int, optional
+        How many channels there may be: an axis that is longer is one of many images.
+
+    Raises
+    ------
+    ValueError
+        There are too few or too many axes, or too many channels; in plain words.
+    """
+    if len(shape) == 2:  # noqa: PLR2004 - (H, W)
+        return shape[0], shape[1], 1
+    is_image = len(shape) == 3  # noqa: PLR2004 - (H, W, C)
+    if not is_image or (limit is not None and min(shape[0], shape[2]) > limit):
+        most = "" if limit is None else f" with at most {limit} channels C"
+        raise ValueError(f"its shape is {shape}; one image is (H, W), (H, W, C) or (C, H, W){most}")
+    first, second, third = shape
+    return (second, third, first) if first < third else (first, second, third)
+
+
+def channels_last(image: NDArray[Any]) -> NDArray[Any]:
+    """Bring one image to a view of shape (H, W, C); see `hwc`."""
+    if image.ndim == 3 and image.shape[0] < image.shape[2]:  # noqa: PLR2004 - (C, H, W)
+        return np.moveaxis(image, 0, -1)
+    return image.reshape(hwc(image.shape))
 
 
 def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> ArraySource:

@@ -1,39 +1,38 @@
-"""Decoding of JPEG, PNG and TIFF files, which may be damaged or hostile."""
+"""Decoding of files of one image, which may be damaged or hostile."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from amatch_widgets.images.array import plain_pixels
+from amatch_widgets.images.array import channels_last, hwc, plain_pixels
+from amatch_widgets.images.unreadable import UnreadableError, plain_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode"]
+__all__ = ["MAX_BANDS", "MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode", "model_channels"]
 
 MAX_PIXELS = 200_000_000  # 0.6 GB as RGB: more is an attack or not a cutout
+MAX_BANDS = 16  # of FITS and .npy: a first axis that is longer is one of many images
 MAX_BYTES = 8 * MAX_PIXELS  # RGBA of 16 bits; the samples of a TIFF may be many, and of 8 bytes each
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_FITS, _GZIP, _NPY = b"SIMPLE  =", b"\x1f\x8b", b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # tifffile logs what it finds wrong in a file and raises as well. Without a handler Python would print the
 # record to stderr of the notebook; handlers that the user has set still get it.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-class UnreadableError(Exception):
-    """A reason, in plain words, on its way to an ImageReadError."""
-
-
 def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
-    """Decode one JPEG, PNG or TIFF file, told apart by its first bytes.
+    """Decode one JPEG, PNG, TIFF, FITS or .npy file, told apart by its first bytes.
 
     Parameters
     ----------
@@ -44,7 +43,8 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     Returns
     -------
     ndarray of uint8, uint16 or float32, shape (H, W, C)
-        C is 1 (grey), 3 (RGB) or 4 (RGBA); as many as there are in a TIFF. May be read-only.
+        C is 1 (grey), 3 (RGB) or 4 (RGBA); as many as there are in a TIFF, in the first image of a FITS
+        file, which may be packed by gzip, and in an array of two or three axes. May be read-only.
 
     Raises
     ------
@@ -56,26 +56,37 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     """
     head = file.read(32)
     file.seek(0)
-    try:
+    with plain_errors():
         if head.startswith(_JPEG):
             return _decode_jpeg(file, min_side)
         if head.startswith(_PNG):
             return _decode_png(file, head)
         if head.startswith(_TIFF):
             return _decode_tiff(file)
-    except UnreadableError:
-        raise
-    except MemoryError as exc:
-        raise UnreadableError("there is not enough memory to decode it") from exc
-    # Decoders meet hostile bytes with any exception there is (SyntaxError, struct.error, KeyError, ...), and
-    # one bad file must not stop a run.
-    except Exception as exc:
-        if isinstance(exc, OSError) and exc.errno is not None:  # the disk, not the file
-            raise
-        raise UnreadableError(f"it is damaged or cut off ({exc})") from exc
+        if head.startswith((_FITS, _GZIP)):
+            return _decode_fits(file, is_packed=head.startswith(_GZIP))
+        if head.startswith(_NPY):
+            return _decode_npy(file)
     if not head:
         raise UnreadableError("the file is empty (0 bytes)")
-    raise UnreadableError("its content is not JPEG, PNG or TIFF, whatever its name says")
+    raise UnreadableError("its content is not JPEG, PNG, TIFF, FITS or .npy, whatever its name says")
+
+
+def model_channels(image: NDArray[Any]) -> int:
+    """Return the channels that suit a set of files of which this is the first that can be read.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, uint16 or float32, shape (H, W, C)
+
+    Returns
+    -------
+    int
+        3 for grey, RGB and RGBA, which come mixed and all become colour; else C.
+    """
+    n = image.shape[2]
+    is_alpha = n == 4 and image.dtype.kind == "u"  # noqa: PLR2004 - else four bands; see Preprocess
+    return 3 if n == 1 or is_alpha else n
 
 
 def _decode_jpeg(file: IO[bytes], min_side: int | None) -> NDArray[Any]:
@@ -166,6 +177,35 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
             ink = pixels[..., :4].astype(np.float32) / white
             pixels = ((1 - ink[..., :3]) * (1 - ink[..., 3:]) * white + 0.5).astype(pixels.dtype)
     return _grey_alpha_to_rgba(pixels) if alpha else pixels
+
+
+def _decode_fits(file: IO[bytes], *, is_packed: bool) -> NDArray[Any]:
+    import gzip  # noqa: PLC0415 - seldom needed
+
+    from amatch_widgets.images.hdu import decode_fits  # noqa: PLC0415 - it imports this module
+
+    if not is_packed:
+        return decode_fits(file)
+    with gzip.open(file) as unpacked:
+        return decode_fits(cast("IO[bytes]", unpacked))
+
+
+def _decode_npy(file: IO[bytes]) -> NDArray[Any]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
+    if dtype.kind not in "biuf":
+        raise UnreadableError(f"its pixels are no real numbers ({dtype})")
+    if 0 in shape:
+        raise UnreadableError(f"its shape is {shape}: it has no pixel")
+    hwc(shape, limit=MAX_BANDS)
+    _check_size(math.prod(shape), 1)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    data = file.read(n_bytes)
+    if len(data) < n_bytes:
+        raise UnreadableError("it is cut off: parts of its pixels are missing")
+    image = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+    return channels_last(plain_pixels(image))
 
 
 def _check_segments(page: Any, end: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError, SourceError
-from amatch_widgets.images.decode import UnreadableError, decode
+from amatch_widgets.images.decode import UnreadableError, decode, model_channels
+from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
+from amatch_widgets.images.unreadable import plain_errors
+from amatch_widgets.images.wcs import find_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +23,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "FolderSource"]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+_COLOUR = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = frozenset({*_COLOUR, ".npy", *FITS_SUFFIXES})
+_TRIED = 16  # files of which the first readable one tells the channels
 # No file ending looks like these: it begins with ".", or is "without ending".
 _OURS = ("image", "folder", "link", "broken", "hidden")
 _ESCAPED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
 
 
 class FolderSource:
-    r"""All JPEG, PNG and TIFF files under a folder.
+    r"""All JPEG, PNG, TIFF, FITS and .npy files under a folder, one image each.
+
+    Of a FITS file the first HDU with an image is taken. An image of two axes is grey; one of three has
+    channels, if its first or its last axis is at most 16 long.
 
     Hidden files and folders are left out. Links are followed, each folder is listed once, so that a loop of
     links ends. The files are found when the source is made and opened when they are read.
@@ -45,14 +54,16 @@ class FolderSource:
         are written as ``\udcXX``, so that each id is valid text.
     skipped : dict of str to str
         Folders and files under the folder that could not be looked at, with the reason.
+    channels : int
+        3; where all files are FITS or .npy those of the first that can be read, if they are not grey.
 
     Raises
     ------
     SourceError
         The folder is missing, cannot be listed, or holds no image file.
+    MissingExtraError
+        There are FITS files, and astropy is not installed.
     """
-
-    channels = 3
 
     def __init__(self, path: str | os.PathLike[str], *, name: str | None = None) -> None:
         self._root = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
@@ -60,9 +71,13 @@ class FolderSource:
         files, self.skipped, others = _find(self._root)
         if not files:
             raise SourceError(_nothing_found(self._root, self.skipped, others))
+        if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
+            import_fits()
         named = sorted((_to_id(relative), relative) for relative in files)
         self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
         self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
+        has_colour = any(relative.lower().endswith(_COLOUR) for relative in files)
+        self.channels = 3 if has_colour else self._count_channels()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +105,25 @@ class FolderSource:
         except OSError as exc:
             raise ImageReadError(self.ids[index], _plain(exc)) from exc
 
+    def position(self, index: int) -> tuple[float, float] | None:
+        """Return where on the sky the centre of an image is, by the WCS of its FITS file.
+
+        Returns
+        -------
+        (float, float) or None
+            Right ascension and declination, ICRS, degrees; None for other files, for those without a
+            celestial WCS, and for those that cannot be read.
+        """
+        path = self.path_of(index)
+        if not path.name.lower().endswith(FITS_SUFFIXES):
+            return None
+        try:
+            with plain_errors(), open_fits(path) as file:
+                hdu = next(image_hdus(file), None)
+                return None if hdu is None else find_position(file, hdu)
+        except (UnreadableError, OSError):  # reading the image says why
+            return None
+
     def fingerprint(self) -> str:
         """Return a hash of all ids; the files are not opened."""
         return hash_ids(self.ids, "folder")
@@ -97,6 +131,12 @@ class FolderSource:
     def spec(self) -> dict[str, Any]:
         """Return the folder's absolute path."""
         return {"kind": "folder", "path": self._root}
+
+    def _count_channels(self) -> int:
+        for index in range(min(len(self), _TRIED)):
+            with contextlib.suppress(ImageReadError):  # it will be listed when its turn comes
+                return model_channels(self.read(index))
+        return 3
 
 
 def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
@@ -142,7 +182,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "hidden"
     if entry.is_dir():
         return "link" if entry.is_symlink() else "folder"
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - quicker than a Path
+    stem, suffix = os.path.splitext(entry.name.lower())  # noqa: PTH122 - quicker than a Path
+    if suffix == ".gz":
+        suffix = os.path.splitext(stem)[1] + suffix  # noqa: PTH122 - as above
     if suffix not in SUFFIXES:
         return suffix or "without ending"
     return "image" if entry.is_file() else "broken"
@@ -156,7 +198,10 @@ def _to_id(relative: str) -> str:
 
 
 def _nothing_found(root: str, skipped: dict[str, str], others: Counter[str]) -> str:
-    wanted = "Wanted are files that end in .jpg, .jpeg, .png, .tif or .tiff, in it or in its subfolders."
+    wanted = (
+        "Wanted are files that end in .jpg, .jpeg, .png, .tif, .tiff, .fits, .fit, .fits.gz, .fz or .npy, "
+        "in it or in its subfolders."
+    )
     if others:
         types = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
         found = f"The folder {root!r} holds no image; found were other files: {types}."

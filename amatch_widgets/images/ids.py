@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images.packed import PackedIds
 
-__all__ = ["NumberedIds", "check_ids", "check_index", "hash_ids"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NumberedIds", "check_ids", "check_index", "hash_ids", "sort_indices"]
 
 
 class NumberedIds(Sequence[str]):
@@ -82,6 +87,15 @@ def check_index(index: int, n: int) -> int:
     if not 0 <= index < n:
         raise IndexError(f"Image index {index} is out of range: there are {n} images, 0 to {n - 1}.")
     return index
+
+
+def sort_indices(indices: Sequence[int], n: int) -> NDArray[np.int64]:
+    """Return indices in ascending order, int64; raise IndexError if one is not in [0, n)."""
+    found = np.sort(np.fromiter(indices, np.int64, len(indices)))
+    if len(found):
+        check_index(found[0], n)
+        check_index(found[-1], n)
+    return found
 
 
 def check_ids(ids: Iterable[str], n: int) -> tuple[str, ...]:

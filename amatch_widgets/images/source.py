@@ -12,9 +12,13 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.files import SUFFIXES, FolderSource
-from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5, open_hdf5
+from amatch_widgets.images.fits import FitsSource
+from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5
+from amatch_widgets.images.hdu import FITS_SUFFIXES
 from amatch_widgets.images.packed import IdIndex
-from amatch_widgets.images.zarr_store import ZarrSource, find_stores, open_zarr
+from amatch_widgets.images.parquet import ParquetSource
+from amatch_widgets.images.rowgroups import parquet_files
+from amatch_widgets.images.zarr_store import ZarrSource, find_stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArraySource",
+    "FitsSource",
     "FolderSource",
     "HDF5Source",
     "ImageSource",
+    "ParquetSource",
     "ZarrSource",
     "index_of",
     "open_source",
@@ -35,9 +41,12 @@ __all__ = [
 ]
 
 ALLOWED = (
-    "a folder of JPEG, PNG or TIFF files, an HDF5 file, a Zarr store or a folder of them, a .npy file, or a "
-    "NumPy array (N, H, W) or (N, H, W, C)"
+    "a folder of JPEG, PNG, TIFF, FITS or .npy files, an HDF5 file, a Zarr store or a folder of them, a "
+    ".parquet file or a folder of them, a FITS file of many images, a .npy file, or a NumPy array (N, H, W) "
+    "or (N, H, W, C)"
 )
+_PARQUET = ("column", "ids_from", "shape")
+_STORED = ("dataset", "axes", "ids_from")
 
 
 @runtime_checkable
@@ -58,7 +67,7 @@ class ImageSource(Protocol):
 
     @property
     def channels(self) -> int:
-        """Channels of the images as the model sees them: 3 for folders, C for arrays."""
+        """Channels of the images as the model sees them: 3 for folders of colour images, C for arrays."""
         ...
 
     @property
@@ -107,27 +116,40 @@ def open_source(
     what: object,
     *,
     ids: Iterable[str] | None = None,
-    name: str | None = None,
+    ids_from: str | None = None,
     dataset: str | None = None,
     axes: str | None = None,
-    ids_from: str | None = None,
+    column: str | None = None,
+    shape: Iterable[int] | None = None,
+    hdu: int | str | None = None,
+    name: str | None = None,
 ) -> ImageSource:
     """Open a set of images.
 
     Parameters
     ----------
     what : path, ndarray or ImageSource
-        A folder (recursive; JPEG, PNG, TIFF), an HDF5 file, a Zarr store (a folder, or in a zip file) or a
-        folder of such stores, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C),
-        or any object that is an `ImageSource`, which is returned as it is.
+        A folder (recursive; JPEG, PNG, TIFF, FITS, ``.npy``), an HDF5 file, a Zarr store (a folder, or in a
+        zip file) or a folder of such stores, a ``.parquet`` file or a folder of them, a FITS file with a cube
+        or many images, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C), or any
+        object that is an `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of
+        stores; one with images is one of images, whatever else is in it, unless `column`, `ids_from` or
+        `shape` is given.
     ids : sequence of str, optional
         For arrays and ``.npy`` alone: one unique id per image.
+    ids_from : str, optional
+        For HDF5, Zarr and Parquet: the dataset or column of the ids. Default what fits.
+    dataset, axes : str, optional
+        For HDF5 and Zarr: which dataset holds the images, and the order of its axes (``"NHWC"``, ``"NCHW"``,
+        ``"NHW"``); see `HDF5Source` and `ZarrSource`.
+    column : str, optional
+        For Parquet: the column of the images.
+    shape : tuple of int, optional
+        For Parquet: the shape of one image, where its pixels are a list of numbers.
+    hdu : int or str, optional
+        For FITS: number or EXTNAME of the HDU with the cube; see `FitsSource`.
     name : str, optional
         Short name for people; default the name of the folder or file.
-    dataset, axes, ids_from : str, optional
-        For HDF5 and Zarr alone: which dataset holds the images, the order of its axes (``"NHWC"``,
-        ``"NCHW"``, ``"NHW"``), and what holds their ids, see `HDF5Source` and `ZarrSource`. Default what
-        fits.
 
     Returns
     -------
@@ -137,19 +159,31 @@ def open_source(
     Raises
     ------
     SourceError
-        There is nothing to open, or an option does not apply; the message says what was found and what to do.
+        There is nothing to open, or an option does not apply; the message says what was found and what to
+        do.
     MissingExtraError
-        The library for this format is not installed; the message is the line to type.
+        A library is missing; the message is the line to type.
     """
-    stored = {"dataset": dataset, "axes": axes, "ids_from": ids_from}
-    if isinstance(what, (str, os.PathLike)):
-        return _open_path(Path(what).expanduser(), ids, name, stored)
-    _refuse(stored, "HDF5 and Zarr")
+    given = {
+        "ids": ids,
+        "ids_from": ids_from,
+        "dataset": dataset,
+        "axes": axes,
+        "column": column,
+        "shape": shape,
+        "hdu": hdu,
+        "name": name,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
     if isinstance(what, np.ndarray):
-        return ArraySource(what, ids=ids, name=name or "array")
+        return ArraySource(what, **{"name": "array", **_only(options, "an array", "ids", "name")})
+    if isinstance(what, (str, os.PathLike)):
+        return _open_path(Path(what).expanduser(), options)
     if isinstance(what, ImageSource):
-        if ids is not None or name is not None:
-            raise SourceError(f"{what!r} is open already: ids and name cannot be changed. Leave them out.")
+        if options:
+            raise SourceError(
+                f"{what!r} is open already: {' and '.join(options)} cannot be changed. Leave them out."
+            )
         return what
     raise SourceError(
         f"Cannot take images from an object of type {type(what).__name__!r}. Pass {ALLOWED}"
@@ -166,15 +200,27 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         The spec is of an array in memory, of an unknown kind, or what it names is gone.
     """
     kind = spec.get("kind")
-    if kind in {"folder", "npy", "hdf5", "zarr"}:
-        options = {key: spec.get(key) for key in ("ids", "dataset", "axes", "ids_from")}
+    if kind in {"folder", "npy"}:
+        return open_source(Path(spec["path"]), ids=spec.get("ids"))
+    if kind in {"hdf5", "zarr"}:
+        options = {key: spec.get(key) for key in _STORED}
         return open_source(Path(spec["path"]), **options)
+    if kind == "parquet":
+        return open_source(
+            Path(spec["path"]),
+            column=spec.get("column"),
+            ids_from=spec.get("ids_from"),
+            shape=spec.get("shape"),
+        )
+    if kind == "fits":
+        return open_source(Path(spec["path"]), hdu=spec.get("hdu"))
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
     raise SourceError(
-        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr' and 'array'."
+        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits' "
+        "and 'array'."
     )
 
 
@@ -220,9 +266,7 @@ def read_many(
             yield index, error
 
 
-def _open_path(
-    path: Path, ids: Iterable[str] | None, name: str | None, stored: Mapping[str, str | None]
-) -> ImageSource:
+def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as exc:
@@ -235,19 +279,18 @@ def _open_path(
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"Cannot look at {str(path)!r}: {reason}. Allowed is {ALLOWED}.") from exc
     if find_stores(path):
-        _refuse({"ids": ids}, "arrays; ids_from= says where in the store they are")
-        return open_zarr(path, **stored, name=name)
-    if stat.S_ISREG(mode) and is_hdf5(path):
-        _refuse({"ids": ids}, "arrays; ids_from= says which dataset holds them")
-        return open_hdf5(path, **stored, name=name)
-    _refuse(stored, "HDF5 and Zarr")
+        return ZarrSource(path, **_only(options, "Zarr", *_STORED, "name"))
     if stat.S_ISDIR(mode):
-        if ids is not None:
-            raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
-        return FolderSource(path, name=name)
+        return _open_folder(path, options)
+    if is_hdf5(path):
+        return HDF5Source(path, **_only(options, "HDF5", *_STORED, "name"))
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return open_npy(path, ids, name)
+        return open_npy(path, **_only(options, "a .npy file", "ids", "name"))
+    if suffix == ".parquet":
+        return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
+    if path.name.lower().endswith(FITS_SUFFIXES):
+        return FitsSource(path, **_only(options, "FITS", "hdu", "name"))
     if suffix in SUFFIXES:
         raise SourceError(
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
@@ -256,8 +299,24 @@ def _open_path(
     raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.")
 
 
-def _refuse(options: Mapping[str, object], applies_to: str) -> None:
-    """Refuse options that were given, as they are for something else."""
-    for option, value in options.items():
-        if value is not None:
-            raise SourceError(f"{option}= is for {applies_to}. Leave it out.")
+def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
+    """Open a folder of images; without any, or where a column is asked for, one of Parquet files."""
+    if "ids" in options:
+        raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
+    if not options.keys() & _PARQUET:
+        try:
+            return FolderSource(path, **_only(options, "a folder", "name", *_PARQUET))
+        except SourceError:
+            # The images are looked for first: there may be millions, and beside them a catalogue.
+            if not parquet_files(str(path)):
+                raise
+    return ParquetSource(path, **_only(options, "a folder of Parquet files", *_PARQUET, "name"))
+
+
+def _only(options: dict[str, Any], what: str, *allowed: str) -> dict[str, Any]:
+    """Return the options if all of them apply to what is opened."""
+    for option in options:
+        if option not in allowed:
+            names = ", ".join(f"{name}=" for name in allowed)
+            raise SourceError(f"{option}= does not apply to {what}; allowed are {names}. Leave it out.")
+    return options

@@ -180,9 +180,9 @@ def test_an_image_is_known_by_its_content_and_not_by_its_name(tmp_path):
     ("data", "reason"),
     [
         (b"", r"the file is empty \(0 bytes\)"),
-        (b"\0" * 5000, "its content is not JPEG, PNG or TIFF, whatever its name says"),
-        (b"<html>404 not found</html>", "its content is not JPEG, PNG or TIFF"),
-        (pillow(RGB, "GIF"), "its content is not JPEG, PNG or TIFF"),
+        (b"\0" * 5000, "its content is not JPEG, PNG, TIFF, FITS or .npy, whatever its name says"),
+        (b"<html>404 not found</html>", "its content is not JPEG, PNG, TIFF, FITS"),
+        (pillow(RGB, "GIF"), "its content is not JPEG, PNG, TIFF, FITS"),
         (b"\xff\xd8\xff", "it is damaged or cut off"),
         (b"\x89PNG\r\n\x1a\n", "it is damaged or cut off"),
         (b"II*\0", "it is damaged or cut off"),

@@ -141,15 +141,17 @@ def test_what_is_no_folder_cannot_be_listed(tmp_path, name, message):
 
 def test_an_empty_folder_says_what_is_wanted(tmp_path):
     with pytest.raises(
-        SourceError, match=r"is empty. Wanted are files that end in .jpg, .jpeg, .png, .tif or"
+        SourceError, match=r"is empty. Wanted are files that end in .jpg, .jpeg, .png, .tif, .tiff, .fits"
     ):
         open_source(tmp_path)
 
 
 def test_a_folder_without_an_image_says_which_files_were_found(tmp_path):
-    for name in ("a.fits", "b.fits", "c.CSV", "README"):
+    for name in ("a.tar.gz", "b.tar.gz", "c.CSV", "README"):
         (tmp_path / name).touch()
-    with pytest.raises(SourceError, match=r"holds no image; found were other files: 2 .fits, 1 .*Wanted are"):
+    with pytest.raises(
+        SourceError, match=r"holds no image; found were other files: 2 .tar.gz, 1 .*Wanted are"
+    ):
         open_source(tmp_path)
 
 

@@ -334,7 +334,7 @@ def test_a_damaged_file_among_encoded_ones_keeps_the_reason_of_the_decoder(tmp_p
     found = dict(open_source(write_encoded(tmp_path / "a.h5", files)).read_many([3, 2, 1, 0]))
     np.testing.assert_array_equal(found[0], IMAGES[0])
     assert "empty" in found[1].reason
-    assert "not JPEG, PNG or TIFF" in found[2].reason
+    assert "not JPEG, PNG, TIFF" in found[2].reason
     assert "damaged or cut off" in found[3].reason
 
 
@@ -514,7 +514,7 @@ def test_the_fingerprint_follows_shape_type_and_ids_but_not_pixels(tmp_path):
 
 
 def test_ids_given_by_hand_are_refused(tmp_path):
-    with pytest.raises(SourceError, match="ids= is for arrays; ids_from= says which dataset holds them"):
+    with pytest.raises(SourceError, match=r"ids= does not apply to HDF5; allowed are .*ids_from="):
         open_source(write(tmp_path / "a.h5"), ids=["a"])
 
 

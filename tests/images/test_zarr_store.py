@@ -540,7 +540,7 @@ def test_the_fingerprint_follows_shape_type_and_ids_but_not_pixels(tmp_path):
 
 
 def test_ids_given_by_hand_are_refused(tmp_path):
-    with pytest.raises(SourceError, match="ids= is for arrays; ids_from= says where in the store they are"):
+    with pytest.raises(SourceError, match=r"ids= does not apply to Zarr; allowed are .*ids_from="):
         open_source(write(tmp_path / "a.zarr"), ids=["a"])
 
 
