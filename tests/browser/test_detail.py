@@ -9,6 +9,12 @@ from tests.browser.helper import cursor, labels, show, titles
 
 OPEN = '.amw-detail[data-shown="yes"]'
 
+# What is in the image that is shown.
+BYTES = """async (tile) => {
+    const answer = await fetch(document.querySelector(tile).src);
+    return new Uint8Array(await answer.arrayBuffer()).join();
+}"""
+
 
 def opened(page, image_id):
     page.wait_for_selector(f'{OPEN}[data-image="{image_id}"] .amw-d-picture')
@@ -150,9 +156,13 @@ def test_a_rendering_changes_the_image_then_the_gallery_and_is_taken_back(notebo
     page.wait_for_function("document.querySelector('.amw-d-white').value === '90'")
 
     tile = '.amw-tile[data-index="5"] img'
-    thumbnail = page.get_attribute(tile, "src")
+    thumbnail = page.evaluate(BYTES, tile)
+    address = page.get_attribute(tile, "src")
     page.click(".amw-d-use")
-    page.wait_for_function("([tile, old]) => document.querySelector(tile).src !== old", arg=[tile, thumbnail])
+    page.wait_for_function("([tile, old]) => document.querySelector(tile).src !== old", arg=[tile, address])
+    assert page.evaluate(BYTES, tile) != thumbnail
+    # What was shown before is let go: the browser would keep it else.
+    page.wait_for_function("old => fetch(old).then(() => false, () => true)", arg=address)
     page.wait_for_function("document.querySelector('.amw-d-use').disabled")
     page.keyboard.press("Escape")
     assert page.eval_on_selector(tile, "e => getComputedStyle(e).filter") == "invert(1)"
@@ -160,8 +170,12 @@ def test_a_rendering_changes_the_image_then_the_gallery_and_is_taken_back(notebo
     page.keyboard.press("Enter")
     opened(page, ids[0])
     page.click(".amw-d-reset")
-    page.wait_for_function("([tile, old]) => document.querySelector(tile).src === old", arg=[tile, thumbnail])
-    assert page.eval_on_selector(tile, "e => getComputedStyle(e).filter") == "none"
+    page.wait_for_function(
+        f"([tile, old]) => ({BYTES})(tile).then((now) => now === old)", arg=[tile, thumbnail]
+    )
+    page.wait_for_function(
+        "tile => getComputedStyle(document.querySelector(tile)).filter === 'none'", arg=tile
+    )
     page.wait_for_function("old => document.querySelector('.amw-d-picture').src === old", arg=plain)
     assert not page.locator(".amw-plain").count()
 
