@@ -63,6 +63,16 @@ class NumberedIds(Sequence[str]):
             raise ValueError(f"{value!r} is no id here")
         return found
 
+    def contain(self, text: str) -> NDArray[np.bool_]:
+        """Say of each id whether it contains a text; bool, shape (N,). No id is made for it."""
+        found = np.full(self._n, not text)
+        n_digits = len(text)
+        if text.isascii() and text.isdigit():
+            numbers = np.arange(self._n)
+            for n_behind in range(self._width - n_digits + 1):
+                found |= numbers // 10**n_behind % 10**n_digits == int(text)
+        return found
+
     def __repr__(self) -> str:
         return f"NumberedIds({self._n})"
 

@@ -214,3 +214,9 @@ def test_a_bad_npy_file_says_what_is_wrong(tmp_path, write, message):
     write(tmp_path / "x.npy")
     with pytest.raises(SourceError, match=message):
         open_source(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("text", ["", "0", "7", "07", "00", "12", "113", "0112", "00112", "x", "1.", "²"])
+def test_numbered_ids_are_searched_without_making_them(text):
+    ids = NumberedIds(1_130)
+    assert ids.contain(text).tolist() == [text in i for i in ids]
