@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -179,3 +181,51 @@ def test_what_is_stopped_while_the_highest_are_scored_leaves_nothing_half(parts,
     next(run)
     run.close()
     assert parts.first(second) is None
+
+
+KILLED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from amatch_widgets.archive.parts import Parts
+from amatch_widgets.archive.run import score_missing
+from amatch_widgets.images.array import open_npy
+from amatch_widgets.images.preprocess import Preprocess
+
+root, n, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+source = open_npy(root / "images.npy")
+parts = Parts.create(root / "scores", fingerprint="ab", n_images=n, spec={}, part_rows=rows)
+cycle = parts.begin("k", "")
+score = lambda images: images[:, 0, 0, 0].astype(np.float32) / 255
+for event in score_missing(source, Preprocess(size=8, channels=1), score, parts, cycle, batch_size=64):
+    print(event.done, flush=True)
+"""
+
+
+def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
+    n, rows = 6_000, 200
+    images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(n), str(rows)]
+    starts = []
+    for stop_at in (1_000, 3_000):
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            seen = [int(next(process.stdout))]
+            while seen[-1] < stop_at:
+                seen.append(int(next(process.stdout)))
+            process.kill()
+        starts.append(seen[0])
+    assert starts[0] <= 64
+    assert starts[1] > 64  # it went on
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    parts = Parts.open(tmp_path / "scores")
+    found = [
+        row
+        for file in parts.files(parts.cycles()[0])
+        for row in pq.read_table(file, partitioning=None).to_pylist()
+    ]
+    assert [row["index"] for row in found] == list(range(n))
+    wanted = images[:, 0, 0].astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(np.array([row["score"] for row in found], np.float32), wanted)
