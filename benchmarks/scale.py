@@ -6,6 +6,8 @@ ids        ten million ids as a Parquet source opens them, and the way back from
 formats    images/s of `score_missing` on files of each format, against the bare model on images in memory,
            in turns; the default network at 64 px
 memory     peak memory of a scoring of 10^4, 10^5 and 10^6 images of a Zarr array
+cluster    the seconds of a scoring of a Zarr array by this process, and by a Dask cluster of one worker with
+           all cores of this machine, in turns
 
     python benchmarks/scale.py --what queries --rows 7 8    # 10^7 and 10^8 rows: 10 minutes, 1.5 GB of disk
     python benchmarks/scale.py --what ids formats memory
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = 48
-WHAT = ("queries", "ids", "formats", "memory")
+WHAT = ("queries", "ids", "formats", "memory", "cluster")
 
 
 def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
@@ -137,6 +139,50 @@ def memory(n: int) -> dict[str, Any]:
         zarr.create_array(path, shape=(n, 32, 32, 3), chunks=(256, 32, 32, 3), dtype="uint8", fill_value=7)
         seconds = _score_all(am.open_source(path), _ranker(32).ready("cpu"), Path(scratch, "scores"), 32)
     return {"n": n, "images_per_s": round(n / seconds), "peak_mb": round(peak_memory_mb())}
+
+
+def cluster(n: int, rounds: int) -> dict[str, Any]:
+    """Score the same images here and on a cluster of this machine's cores, in turns."""
+    import os  # noqa: PLC0415 (in the child process alone)
+
+    import zarr  # noqa: PLC0415
+    from distributed import Client, LocalCluster  # noqa: PLC0415
+
+    import amatch_widgets as am  # noqa: PLC0415
+    from amatch_widgets.archive.cluster import score_on_cluster  # noqa: PLC0415
+    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415
+
+    ranker = _ranker()
+    seconds: dict[str, list[float]] = {"local": [], "cluster": []}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        LocalCluster(n_workers=1, threads_per_worker=os.cpu_count(), dashboard_address=None) as workers,
+        Client(workers) as client,
+    ):
+        path = Path(scratch, "a.zarr")
+        images = _images(n)
+        array = zarr.create_array(path, shape=images.shape, chunks=(256, *images.shape[1:]), dtype="uint8")
+        array[:] = images
+        source, score = am.open_source(path), ranker.ready("cpu")
+        score(images[:512])
+        for turn in range(rounds + 1):  # in the first one the worker gets its model
+            here = _score_all(source, score, Path(scratch, f"local-{turn}"))
+            parts = Parts.create(
+                Path(scratch, f"cluster-{turn}"), fingerprint="x", n_images=n, spec={}, part_rows=2048
+            )
+            started = time.perf_counter()
+            for _ in score_on_cluster(client, source, ranker, parts, parts.begin("k", ""), device="cpu"):
+                pass
+            if turn:
+                seconds["local"].append(here)
+                seconds["cluster"].append(time.perf_counter() - started)
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    ratios = [there / here for here, there in zip(seconds["local"], seconds["cluster"], strict=True)]
+    return {
+        "n": n,
+        **{k: round(v, 2) for k, v in medians.items()},
+        "ratio": round(statistics.median(ratios), 3),
+    }
 
 
 def _images(n: int) -> Any:
@@ -276,6 +322,9 @@ def main() -> None:
         print("\n| images | images/s | peak memory, MB |\n|---|---|---|")
         for row in found["memory"]:
             print(f"| {row['n']:.0e} | {row['images_per_s']:,} | {row['peak_mb']:,} |", flush=True)
+    if "cluster" in arguments.what:
+        found["cluster"] = _alone(cluster, 2 * arguments.images, arguments.repeats)
+        print(found["cluster"])
     if arguments.json:
         print(json.dumps({"benchmark": "scale", **found, **provenance()}))
 
