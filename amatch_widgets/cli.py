@@ -157,10 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export",
         parents=[common, existing],
-        help="write a shortlist as CSV",
-        description="Write a shortlist as CSV: the best scores, or all that is labelled.",
+        help="write a shortlist for other programs",
+        description="Write a shortlist: the best scores, or all that is labelled. The ending of OUT is the "
+        "format: .csv, .parquet, .vot or .xml (VOTable), .fits (table), .reg (regions for DS9).",
     )
-    export.add_argument("out", type=Path, metavar="OUT.csv", help="file to write")
+    export.add_argument("out", type=Path, metavar="OUT", help="file to write, e.g. best.csv")
     export.add_argument(
         "--top", type=_count, metavar="N", help="the N best scores; default: all labelled images"
     )

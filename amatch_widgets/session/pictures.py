@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "position_of"]
 
 _PLAIN = Rendering()
 _TURN, _POLE = 360.0, 90.0
@@ -85,11 +85,19 @@ class Pictures:
             Right ascension in [0, 360) and declination in [-90, 90], degrees (ICRS); None where the
             source gives none, or numbers that are no position.
         """
-        find = getattr(self._source, "position", None)
-        found = None if find is None else find(self._index[image_id])
-        if found is None:
-            return None
-        ra, dec = map(float, found)
-        if not (math.isfinite(ra) and abs(dec) <= _POLE):
-            return None
-        return ra % _TURN % _TURN, dec  # twice: -1e-20 % 360 is 360
+        return position_of(self._source, self._index[image_id])
+
+
+def position_of(source: ImageSource, index: int) -> tuple[float, float] | None:
+    """Return where on the sky an image of a source is; see `Pictures.position`."""
+    find = getattr(source, "position", None)
+    try:
+        found = None if find is None else find(index)
+    except ImageReadError:  # the file that would tell is damaged: reading its pixels says so
+        return None
+    if found is None:
+        return None
+    ra, dec = map(float, found)
+    if not (math.isfinite(ra) and abs(dec) <= _POLE):
+        return None
+    return ra % _TURN % _TURN, dec  # twice: -1e-20 % 360 is 360

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, WorkspaceError
+from amatch_widgets.errors import ConfigError, NotTrainedError, WorkspaceError
 from amatch_widgets.learn.metrics import Metrics, evaluate
 from amatch_widgets.query.strategies import Candidate, order, pick, rising
 from amatch_widgets.session.export import shortlist
@@ -124,6 +124,12 @@ class Scoreboard:
         """The last cycle whose model scored the images, and its scores; None before there is one."""
         deep = self._deep
         return None if deep is None else (deep.cycle, deep.scores)
+
+    @property
+    def deep_model(self) -> tuple[int, int | None, float] | None:
+        """Cycle, step, and weight beside the instant tier, of the trained model that scored the images."""
+        deep = self._deep
+        return None if deep is None else (deep.cycle, deep.step, deep.weight)
 
     @property
     def blended(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float] | None:
@@ -262,7 +268,11 @@ class Scoreboard:
         ------
         NotTrainedError
             If the highest scores are asked for before there are any.
+        ConfigError
+            If `n` is negative.
         """
+        if n is not None and n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
         scores = self.scores
         ranking = self.ranking("highest", "all", Filter(), 0)
         n_scored = int(np.isfinite(scores).sum())
@@ -273,8 +283,7 @@ class Scoreboard:
         chosen = (
             self.ranking("highest", "labelled", Filter(), 0) if n is None else ranking[: min(n, n_scored)]
         )
-        said = self._labels.unlabelled() | self._labels.current()
-        return shortlist(self._source, scores, ranks, said, chosen)
+        return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""
