@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amatch_widgets.errors import ConfigError
+from amatch_widgets.images.render import Rendering
+from amatch_widgets.session.cutouts import Cutouts, write_cutouts
 from amatch_widgets.session.export import check_ending, write_shortlist
 from amatch_widgets.session.history import utc_now
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.provenance import Provenance, model_hash, software
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
 __all__ = ["Exporting"]
 
+_AS_IT_IS = Rendering()
 _TRIES = 3
 
 
@@ -52,16 +58,73 @@ class Exporting(Parts):
             If it cannot be written, or is the label table that was imported: that is never
             changed.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         check_ending(path)
         table, provenance = self._shortlist(n)
         return write_shortlist(table, path, provenance, protected=self._tables)
+
+    def export_cutouts(
+        self,
+        folder: str | Path,
+        n: int | None = None,
+        *,
+        image_ids: Sequence[str] | None = None,
+        rendering: Rendering = _AS_IT_IS,
+        side: int | None = None,
+    ) -> Cutouts:
+        """Write images as PNG files: the `n` highest scores, these ids, or all labelled images by score.
+
+        The files are numbered in this order, and named by as much of their ids as every system can hold. The
+        table ``cutouts.csv`` beside them says which is which, with the columns of `top`.
+
+        Parameters
+        ----------
+        folder : path
+            Made if it does not exist; nothing may be in it, as nothing is written over.
+        n : int, >= 0, optional
+        image_ids : sequence of str, optional
+            In place of `n`.
+        rendering : Rendering, optional
+            How they are to look.
+        side : int, >= 1, optional
+            Most pixels of the longer side; by default none are left out.
+
+        Returns
+        -------
+        Cutouts
+            How many were written, and which could not be read.
+
+        Raises
+        ------
+        ConfigError
+            If both `n` and `image_ids` are given, or a number is out of its range.
+        LabelError
+            If there is no such id.
+        NotTrainedError
+            If the highest scores are asked for before there are any.
+        WorkspaceError
+            If something is in the folder, or it cannot be written.
+        """
+        if n is not None and image_ids is not None:
+            raise ConfigError("export_cutouts() of n= and image_ids=: leave one of them out.")
+        if side is not None and side < 1:
+            raise ConfigError(f"export_cutouts(side={side!r}): it must be 1 or more.")
+        if image_ids is None:
+            chosen = self._board.choose(n)
+        else:
+            wanted = list(dict.fromkeys([image_ids] if isinstance(image_ids, str) else image_ids))
+            self._check_ids(wanted, " Nothing was written.")
+            chosen = self._board.places(wanted)
+        ids = [self.source.ids[int(i)] for i in chosen]
+        table = self._board.shortlist(chosen)
+        pictures = self.pictures.cutouts(ids, rendering, side)
+        return write_cutouts(Path(folder).expanduser(), table, ids, pictures)
 
     def _shortlist(self, n: int | None) -> tuple[pd.DataFrame, Provenance]:
         """Return a table and what ranked it; labels that come meanwhile make both anew, a few times."""
         for _ in range(_TRIES):
             version = self._board.version
-            found = self._board.shortlist(n), self._provenance()
+            found = self._board.shortlist(self._board.choose(n)), self._provenance()
             if self._board.version == version:
                 break
         return found

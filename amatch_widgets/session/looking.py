@@ -423,4 +423,4 @@ class Looking(Parts):
         NotTrainedError
             If there are no scores yet.
         """
-        return self._board.shortlist(n)
+        return self._board.shortlist(self._board.choose(n))

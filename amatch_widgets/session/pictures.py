@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from amatch_widgets.errors import ImageReadError
 from amatch_widgets.images.preprocess import encode_thumbnail, shrink
 from amatch_widgets.images.render import Rendering, encode_picture, render
+from amatch_widgets.images.source import read_many
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from amatch_widgets.images.preprocess import Preprocess
@@ -61,12 +63,39 @@ class Pictures:
 
     def cutout(self, image_id: str, rendering: Rendering = _PLAIN, side: int | None = None) -> bytes:
         """Make a picture of the whole image; see `Session.cutout`."""
-        pixels = self.pixels(image_id)
+        return encode_picture(self._draw(image_id, self.pixels(image_id), rendering, side))
+
+    def cutouts(
+        self, image_ids: Iterable[str], rendering: Rendering = _PLAIN, side: int | None = None
+    ) -> Iterator[tuple[str, bytes | ImageReadError]]:
+        """Make pictures of many whole images, as PNG, in the order that is best for the source.
+
+        Yields
+        ------
+        str
+            Each of the ids, once; no two may be the same.
+        bytes or ImageReadError
+            The PNG file, or why there is none.
+        """
+        for index, pixels in read_many(self._source, [self._index[i] for i in image_ids]):
+            image_id = self._source.ids[index]
+            try:
+                if isinstance(pixels, ImageReadError):
+                    raise pixels
+                drawn = self._draw(image_id, pixels, rendering, side)
+            except ImageReadError as error:
+                yield image_id, error
+            else:
+                yield image_id, encode_picture(drawn, lossless=True)
+
+    def _draw(
+        self, image_id: str, pixels: NDArray[Any], rendering: Rendering, side: int | None
+    ) -> NDArray[np.uint8]:
         try:
             picture = render(self.colours(pixels), rendering)
         except ValueError as error:  # in plain words
             raise ImageReadError(image_id, str(error)) from error
-        return encode_picture(picture if side is None else shrink(picture, side))
+        return picture if side is None else shrink(picture, side)
 
     def n_bytes(self, image_id: str) -> int | None:
         """Return the size of the image's file, or None where it has none of its own."""

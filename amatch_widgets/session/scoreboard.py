@@ -261,8 +261,8 @@ class Scoreboard:
         """Return the positions of all images whose id contains a text."""
         return self._selection.find(contains)
 
-    def shortlist(self, n: int | None) -> pd.DataFrame:
-        """Return the `n` highest scores, or all labelled images by score, as a table.
+    def choose(self, n: int | None) -> npt.NDArray[np.int64]:
+        """Return the positions of the `n` highest scores, or of all labelled images by score.
 
         Raises
         ------
@@ -271,18 +271,21 @@ class Scoreboard:
         ConfigError
             If `n` is negative.
         """
-        if n is not None and n < 0:
+        if n is None:
+            return self.ranking("highest", "labelled", Filter(), 0)
+        if n < 0:
             raise ConfigError(f"n is {n}; it must be 0 or more.")
-        scores = self.scores
-        ranking = self.ranking("highest", "all", Filter(), 0)
-        n_scored = int(np.isfinite(scores).sum())
-        if n is not None and not n_scored:
+        n_scored = int(np.isfinite(self.scores).sum())
+        if not n_scored:
             raise NotTrainedError("There are no scores yet. Train first: session.train().")
+        return self.ranking("highest", "all", Filter(), 0)[: min(n, n_scored)]
+
+    def shortlist(self, chosen: npt.NDArray[np.int64]) -> pd.DataFrame:
+        """Return images as a table, see `session.export.shortlist`."""
+        scores = self.scores
+        n_scored = int(np.isfinite(scores).sum())
         ranks = np.zeros(len(scores), np.int64)
-        ranks[ranking[:n_scored]] = np.arange(1, n_scored + 1)
-        chosen = (
-            self.ranking("highest", "labelled", Filter(), 0) if n is None else ranking[: min(n, n_scored)]
-        )
+        ranks[self.ranking("highest", "all", Filter(), 0)[:n_scored]] = np.arange(1, n_scored + 1)
         return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:

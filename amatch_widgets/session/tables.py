@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.session.provenance import Provenance
 
-__all__ = ["to_csv", "to_fits", "to_parquet", "to_votable"]
+__all__ = ["csv_of", "to_csv", "to_fits", "to_parquet", "to_votable"]
 
 # What each column is: unit, Unified Content Descriptor of the Virtual Observatory, and in words.
 _MEANING = {
@@ -54,6 +54,11 @@ _AT_THE_ENDS = re.compile(r"^\s|\s$")  # which readers of both formats cut off
 
 def to_csv(table: pd.DataFrame, _provenance: Provenance) -> bytes:
     """Write CSV (UTF-8): the table and nothing else."""
+    return csv_of(table)
+
+
+def csv_of(table: pd.DataFrame) -> bytes:
+    """Write any table as CSV (UTF-8)."""
     # RFC 4180; the line end also has texts with a "\r" quoted
     return table.to_csv(index=False, lineterminator="\r\n").encode()
 

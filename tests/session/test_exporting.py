@@ -16,8 +16,7 @@ from astropy.io.votable import parse
 from amatch_widgets.demo import DemoSource
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.session.provenance import model_hash
-
-from .helper import SKY, WAIT_S, cycle, judged_better
+from tests.session.helper import SKY, WAIT_S, cycle, judged_better
 
 
 class Placed(DemoSource):
@@ -130,8 +129,8 @@ def test_labels_that_come_while_a_table_is_made_are_in_the_table_and_in_what_it_
     session = embedded(make_session())
     make, calls = type(session._board).shortlist, []
 
-    def late(board, n):
-        table = make(board, n)
+    def late(board, chosen):
+        table = make(board, chosen)
         if not calls:
             session.label({session.source.ids[5]: "anomaly"})
             session.query(1)
