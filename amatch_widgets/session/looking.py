@@ -52,8 +52,13 @@ class Looking(Parts):
 
     @property
     def scores_cycle(self) -> int | None:
-        """The last cycle whose trained model has scored the images, or None."""
+        """The last cycle whose trained model has scored the images, 0 for imported scores, or None."""
         return self._board.cycle
+
+    @property
+    def scores_model(self) -> str:
+        """Which trained model has scored the images, e.g. "model of cycle 3"; "" before there is one."""
+        return self._board.deep_name
 
     @property
     def ranked_by(self) -> str | None:
