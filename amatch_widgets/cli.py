@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amatch_widgets.errors import AmatchError
+from amatch_widgets.errors import AmatchError, ConfigError
 from amatch_widgets.progress import Progress, printable
 
 if TYPE_CHECKING:
@@ -157,10 +157,17 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export",
         parents=[common, existing],
-        help="write a shortlist as CSV",
-        description="Write a shortlist as CSV: the best scores, or all that is labelled.",
+        help="write a shortlist for other programs",
+        description="Write a shortlist: the best scores, or all that is labelled. The ending of OUT is the "
+        "format: .csv, .parquet, .vot or .xml (VOTable), .fits (table), .reg (regions for DS9).",
     )
-    export.add_argument("out", type=Path, metavar="OUT.csv", help="file to write")
+    export.add_argument("out", type=Path, nargs="?", metavar="OUT", help="file to write, e.g. best.csv")
+    export.add_argument(
+        "--cutouts",
+        type=Path,
+        metavar="FOLDER",
+        help="write the images themselves too, as PNG, to a new folder",
+    )
     export.add_argument(
         "--top", type=_count, metavar="N", help="the N best scores; default: all labelled images"
     )
@@ -338,9 +345,28 @@ def _merge(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     import amatch_widgets as am  # noqa: PLC0415
 
+    if arguments.out is None and arguments.cutouts is None:
+        raise ConfigError("Nothing to write: name a file, OUT, or a folder, --cutouts FOLDER.")
+    told: dict[str, Any] = {}
     with am.Session.open(arguments.run, source=arguments.source) as session:
-        path = session.export(arguments.out, n=arguments.top)
-        print(json.dumps(_summary(session) | {"file": str(path)}) if arguments.json else f"Wrote {path}")
+        if arguments.out is not None:
+            told["file"] = str(session.export(arguments.out, n=arguments.top))
+        if arguments.cutouts is not None:
+            found = session.export_cutouts(arguments.cutouts, arguments.top)
+            told["cutouts"] = {
+                "folder": str(found.folder),
+                "n_written": found.n_written,
+                "problems": found.problems,
+            }
+            for image_id, reason in found.problems.items():
+                print(printable(f"warning: {image_id!r} cannot be read: {reason}"), file=sys.stderr)
+        if arguments.json:
+            print(json.dumps(_summary(session) | told))
+            return
+        if "file" in told:
+            print(f"Wrote {told['file']}")
+        if "cutouts" in told:
+            print(f"Wrote {told['cutouts']['n_written']} cutouts to {told['cutouts']['folder']}")
 
 
 def _figures(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ The tree::
     │   └── ImageReadError (OSError)    one image that cannot be read; carries ``image_id``
     ├── LabelError (ValueError)         a label, class name or label file that makes no sense
     │   └── JournalError                a journal of labels that cannot be replayed or written
+    ├── ScoreError (ValueError)         a file of scores that makes no sense
     ├── ConfigError (ValueError)        an option out of its range
     ├── WeightsError (RuntimeError)     no pretrained weights, or weights that do not fit
     ├── StateError (RuntimeError)       a call that the present state does not allow
@@ -29,6 +30,7 @@ __all__ = [
     "LabelError",
     "MissingExtraError",
     "NotTrainedError",
+    "ScoreError",
     "SessionInUseError",
     "SourceError",
     "StateError",
@@ -73,6 +75,10 @@ class LabelError(AmatchError, ValueError):
 
 class JournalError(LabelError):
     """The journal of labels cannot be replayed or written."""
+
+
+class ScoreError(AmatchError, ValueError):
+    """A file of scores makes no sense."""
 
 
 class ConfigError(AmatchError, ValueError):

@@ -18,6 +18,7 @@ from amatch_widgets.events import EventHub, StepDone
 from amatch_widgets.labels import Label
 from amatch_widgets.labels.merge import Merged, MergeResult
 from amatch_widgets.learn.metrics import evaluate
+from amatch_widgets.session.cutouts import Cutouts
 
 
 class SevenImages:
@@ -78,6 +79,10 @@ class QuietSession:
     def export(self, path, n=None):
         self.calls.append(("export", n))
         return Path(path)
+
+    def export_cutouts(self, folder, n=None):
+        self.calls.append(("cutouts", n))
+        return Cutouts(folder, folder / "cutouts.csv", 4, {"b\x1b": "it has a hole"})
 
     def merge_labels(self, path, *, take=None, dry_run=False):
         self.calls.append(("merge", path, take, dry_run))
@@ -200,6 +205,25 @@ def test_export_says_where_it_wrote(session, capsys):
     assert session.made.options["source"] == "elsewhere"
     assert session.made.calls == [("export", 5), "close"]
     assert capsys.readouterr().out == "Wrote out.csv\n"
+
+
+def test_export_writes_cutouts_too_or_alone_and_names_what_cannot_be_read(session, capsys):
+    assert main(["export", "run", "out.fits", "--cutouts", "best", "--top", "5"]) == 0
+    assert session.made.calls == [("export", 5), ("cutouts", 5), "close"]
+    out, err = capsys.readouterr()
+    assert out == "Wrote out.fits\nWrote 4 cutouts to best\n"
+    assert "it has a hole" in err
+    assert "\x1b" not in err
+    assert main(["export", "run", "--cutouts", "best", "--json"]) == 0
+    assert session.made.calls == [("cutouts", None), "close"]
+    told = json.loads(capsys.readouterr().out)
+    assert told["cutouts"] == {"folder": "best", "n_written": 4, "problems": {"b\x1b": "it has a hole"}}
+    assert "file" not in told
+
+
+def test_export_of_nothing_says_what_can_be_named(session, capsys):
+    assert main(["export", "run"]) == 1
+    assert "name a file, OUT, or a folder, --cutouts FOLDER" in capsys.readouterr().err
 
 
 def test_merge_says_what_was_taken_and_writes_the_disagreements(session, tmp_path, capsys):

@@ -263,13 +263,16 @@ def zscale_limits(
     return max(low, median - (middle - 1) * steep), min(high, median + (n - middle) * steep)
 
 
-def encode_picture(picture: NDArray[np.uint8]) -> bytes:
-    """Encode an RGB picture of uint8, shape (h, w, 3): as PNG, or as fine JPEG above a million pixels."""
+def encode_picture(picture: NDArray[np.uint8], *, lossless: bool = False) -> bytes:
+    """Encode an RGB picture of uint8, shape (h, w, 3): as PNG, or as fine JPEG above a million pixels.
+
+    `lossless` asks for PNG of any size.
+    """
     from PIL import Image  # noqa: PLC0415 - import amatch_widgets must be quick
 
     buffer = io.BytesIO()
     drawn = Image.fromarray(np.ascontiguousarray(picture))
-    if drawn.width * drawn.height <= _LOSSLESS_PX:
+    if lossless or drawn.width * drawn.height <= _LOSSLESS_PX:
         drawn.save(buffer, "PNG", compress_level=1)
     else:
         drawn.save(buffer, "JPEG", quality=95, subsampling=0)

@@ -9,19 +9,29 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amatch_widgets.errors import LabelError, WorkspaceError
 from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL, Label
+from amatch_widgets.labels.astronomaly import is_of_astronomaly, with_labels
+from amatch_widgets.labels.match import Matcher, misfits
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
     import pandas as pd
 
-__all__ = ["LabelImport", "read_label_csv", "write_label_csv", "write_rows"]
+__all__ = [
+    "LabelImport",
+    "nothing_fits",
+    "parse_table",
+    "read_label_csv",
+    "read_text",
+    "write_label_csv",
+    "write_rows",
+]
 
 _ID_COLUMNS = ("id", "filename")
 _REMOVED = "removed"
@@ -61,12 +71,7 @@ class LabelImport:
     @property
     def notice(self) -> str:
         """What does not fit the images, in plain words; "" if all does."""
-        parts = [
-            f"{len(names)} of its ids fit{'s' if len(names) == 1 else ''} {what}, the first is {names[0]!r}"
-            for names, what in ((self.unknown_ids, "no image"), (self.ambiguous, "several images"))
-            if names
-        ]
-        return "; ".join(parts)
+        return misfits(self.unknown_ids, self.ambiguous)
 
     def __repr__(self) -> str:
         counts = {c: sum(label == c for label in self.labels.values()) for c in CLASSES}
@@ -81,7 +86,13 @@ class LabelImport:
         return f"LabelImport({', '.join(parts)})"
 
 
-def read_label_csv(path: str | os.PathLike[str], ids: Collection[str]) -> LabelImport:
+def read_label_csv(
+    path: str | os.PathLike[str],
+    ids: Collection[str],
+    *,
+    anomaly_from: float | None = None,
+    store: str = "",
+) -> LabelImport:
     """Read a table of labels.
 
     The first row names the columns: `id` or `filename`, `label`, and any others, which are kept.
@@ -89,12 +100,20 @@ def read_label_csv(path: str | os.PathLike[str], ids: Collection[str]) -> LabelI
     zeros stay. Absolute paths and bare file names are accepted where they fit one image only.
     The last row of an image wins. Commas, semicolons and tabs are understood as separators.
 
+    Such are the tables of AnomalyMatch, versions 1 and 2. That of Astronomaly, ``ml_scores.csv``, has
+    a `human_label` from 0 (boring) to 5, and -1 for none; its ids are file names without their endings.
+
     Parameters
     ----------
     path : str or path
         The file, UTF-8 with or without a byte-order mark.
     ids : collection of str
         The ids of the images that labels may be for.
+    anomaly_from : float, optional
+        For Astronomaly alone: the `human_label` from which on an image is an anomaly; one below is normal.
+    store : str
+        Name of the Zarr store that the images are in, if they are in one: AnomalyMatch numbers images
+        without a name after it.
 
     Returns
     -------
@@ -108,10 +127,16 @@ def read_label_csv(path: str | os.PathLike[str], ids: Collection[str]) -> LabelI
         row at all fits an image.
     """
     name = str(os.fspath(path))
-    header, rows = _parse(name, _read_text(name))
+    header, rows = parse_table(name, read_text(name))
+    if is_of_astronomaly(header) and "label" not in map(str.casefold, header):
+        header, rows = with_labels(name, header, rows, anomaly_from)
+        matcher = Matcher(ids, without_endings=True)
+    else:
+        if anomaly_from is not None:
+            raise LabelError(f"anomaly_from= is for the human_label of Astronomaly; {name!r} has none.")
+        matcher = Matcher(ids, store=store)
     id_column, label_column = _find_columns(name, header)
     others = [i for i in range(len(header)) if i not in (id_column, label_column)]
-    matcher = _Matcher(ids)
     labels: dict[str, str | None] = {}
     extra: dict[str, list[str]] = {}
     unknown: dict[str, None] = {}  # dicts as ordered sets
@@ -141,7 +166,7 @@ def read_label_csv(path: str | os.PathLike[str], ids: Collection[str]) -> LabelI
             "Allowed are 'anomaly', 'normal' and 'removed' (no label). The first row of the file is row 1."
         )
     if (unknown or ambiguous) and not labels:
-        raise _nothing_fits(name, [*unknown, *ambiguous], ids)
+        raise nothing_fits(name, [*unknown, *ambiguous], ids)
     return LabelImport(
         labels=labels,
         extra=_frame(extra, [header[i] for i in others]),
@@ -225,35 +250,8 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Sequence[str]]) -> P
     return target
 
 
-class _Matcher:
-    """Find the image that a name in a table means."""
-
-    def __init__(self, ids: Collection[str]) -> None:
-        self._ids = ids if isinstance(ids, Mapping | AbstractSet) else dict.fromkeys(ids)
-        self._by_basename: dict[str, list[str]] | None = None
-
-    def find(self, name: str) -> list[str]:
-        """Return the ids that `name` may mean: none, one, or several."""
-        for exact in (name, name.strip()):
-            if exact in self._ids:
-                return [exact]
-        if self._by_basename is None:  # most tables never come here
-            self._by_basename = {}
-            for image_id in self._ids:
-                self._by_basename.setdefault(image_id.rpartition("/")[2], []).append(image_id)
-        plain = name.strip().replace("\\", "/").removeprefix("./")
-        same_basename = self._by_basename.get(plain.rpartition("/")[2], [])
-        if plain in same_basename:
-            return [plain]
-        inside = [i for i in same_basename if plain.endswith("/" + i)]  # the name says more than the id
-        longest = max(inside, key=len, default="")
-        if "/" in longest:
-            return [longest]
-        # A bare file name says too little when images in several folders have it.
-        return same_basename if longest else [i for i in same_basename if i.endswith("/" + plain)]
-
-
-def _read_text(name: str) -> str:
+def read_text(name: str) -> str:
+    """Read a text file of a user, UTF-8 or what spreadsheets make of it."""
     try:
         data = Path(name).read_bytes()
     except OSError as error:
@@ -280,8 +278,8 @@ def _read_text(name: str) -> str:
     return text
 
 
-def _parse(name: str, text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Return the column names, and the rows with their numbers, all as wide as the header."""
+def parse_table(name: str, text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the column names of a table, and its rows with their numbers, all as wide as the header."""
     first = text.lstrip().partition("\n")[0]
     separator = max(_SEPARATORS, key=first.count)  # of equals the comma, which comes first
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -337,7 +335,8 @@ def _some(items: list[str], separator: str) -> str:
     return separator.join(items[:_SHOWN]) + more
 
 
-def _nothing_fits(name: str, found: list[str], ids: Collection[str]) -> LabelError:
+def nothing_fits(name: str, found: list[str], ids: Collection[str]) -> LabelError:
+    """Say that no name in a file fits an image, and how both are named."""
     here = ", ".join(repr(i) for i, _ in zip(ids, range(_SHOWN), strict=False)) or "nothing"
     return LabelError(
         f"No row of {name!r} fits an image. It names {_some([repr(i) for i in found], ', ')}; "

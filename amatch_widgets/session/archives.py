@@ -80,6 +80,11 @@ class Archives:
                 "Nothing ranks yet that could score other images. Label an anomaly and make the embeddings "
                 "(session.embed()), or train: session.train()."
             )
+        if ranked_by in ("deep", "both") and self._board.origin:
+            raise NotTrainedError(
+                f"The {self._board.deep_name} takes part in the ranking, and only its scores are here. Train "
+                "first, session.train(), to score other images."
+            )
         ours, theirs = (getattr(source, "bands", None) for source in (self._source, archive))
         if ours and theirs and tuple(ours) != tuple(theirs):
             raise SourceError(

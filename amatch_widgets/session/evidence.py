@@ -87,6 +87,11 @@ class Evidence:
         with self._lock:
             return self._learnt.get(cycle)
 
+    def has_tested(self, cycle: int) -> bool:
+        """Whether labels have tested the model of a cycle."""
+        with self._lock:
+            return any(test.cycle == cycle for test in self._tests.values())
+
     def ask(self, labels: Mapping[int, int], scores: _Scores, known: Collection[int]) -> None:
         """Take the labels that were given while an instant fit ranked.
 

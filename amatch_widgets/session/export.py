@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import WorkspaceError
+from amatch_widgets.errors import ConfigError, WorkspaceError
+from amatch_widgets.session.pictures import position_of
+from amatch_widgets.session.provenance import SOFTWARE, Provenance
+from amatch_widgets.session.regions import to_regions
+from amatch_widgets.session.tables import to_csv, to_fits, to_parquet, to_votable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -20,14 +24,27 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import Label
 
-__all__ = ["shortlist", "write_shortlist", "write_whole"]
+__all__ = ["check_ending", "shortlist", "write_shortlist", "write_whole"]
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Provenance], bytes]] = {
+    ".csv": to_csv,
+    ".parquet": to_parquet,
+    ".vot": to_votable,
+    ".xml": to_votable,
+    ".fits": to_fits,
+    ".reg": to_regions,
+}
+_COLUMNS = ("id", "score", "rank", "label", "tags", "note", "starred")
+_WHERE_AND_WHO = ("ra", "dec", "labelled_by", "labelled_at")
+_OWN_TABLES = {(*_COLUMNS, *_WHERE_AND_WHO), _COLUMNS, _COLUMNS[:-1]}  # of this version and of older ones
+_LOOKED_AT = 65_536  # bytes at each end of a file, in which it says who made it
 
 
 def shortlist(
     source: ImageSource,
     scores: npt.NDArray[np.float32],
     ranks: npt.NDArray[np.int64],
-    labels: dict[str, Label],
+    history: Iterable[Label],
     chosen: npt.NDArray[np.int64],
 ) -> pd.DataFrame:
     """Put images into a table.
@@ -39,20 +56,36 @@ def shortlist(
         Of all images; NaN where there is none.
     ranks : ndarray of int64, shape (N,)
         Of all images, 1 = highest score; 0 where there is no score.
-    labels : dict of str to Label
-        What is said of images, labelled or not.
+    history : iterable of Label
+        All that was said of images, oldest first.
     chosen : ndarray of int64, shape (M,)
         Positions of the images wanted, in the order wanted.
 
     Returns
     -------
     DataFrame
-        A row per image: id, score, rank, label, tags (joined by ";"), note, starred.
+        A row per image: id, score, rank, label, tags (joined by ";"), note, starred; ra and dec, ICRS,
+        degrees, NaN where no position is known; labelled_by and labelled_at (ISO 8601, UTC), who gave the
+        label that it has, and when.
     """
     import pandas as pd  # noqa: PLC0415 (a third of a second that only tables need)
 
+    said: dict[str, Label] = {}
+    given: dict[str, Label] = {}
+    for line in history:
+        before = said.get(line.image_id)
+        if before is None or _reason(before) != _reason(line):  # else a star, a tag or a note
+            given[line.image_id] = line
+        said[line.image_id] = line
     ids = [source.ids[i] for i in chosen]
-    lines = [labels.get(i) for i in ids]
+    lines = [said.get(i) for i in ids]
+    origins = [
+        given[i] if line is not None and line.label else None for i, line in zip(ids, lines, strict=True)
+    ]
+    sky = np.full((len(ids), 2), np.nan)
+    if hasattr(source, "position"):
+        for k, i in enumerate(chosen):
+            sky[k] = position_of(source, int(i)) or np.nan
     return pd.DataFrame(
         {
             "id": [_valid(i) for i in ids],
@@ -62,35 +95,69 @@ def shortlist(
             "tags": ["" if line is None else _valid(";".join(line.tags)) for line in lines],
             "note": ["" if line is None else _valid(line.note) for line in lines],
             "starred": [line is not None and line.star for line in lines],
+            "ra": sky[:, 0],
+            "dec": sky[:, 1],
+            "labelled_by": ["" if line is None else _valid(line.by) for line in origins],
+            "labelled_at": ["" if line is None else line.time for line in origins],
         }
     )
 
 
-_COLUMNS = ("id", "score", "rank", "label", "tags", "note", "starred")
+def check_ending(path: Path) -> str:
+    """Return the ending of a file that says how a shortlist is written.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such format.
+    """
+    ending = path.suffix.lower()
+    if ending not in _WRITERS:
+        raise ConfigError(
+            f"{path.name!r} ends in {ending!r}; a shortlist is written as {', '.join(_WRITERS)}. Choose a "
+            "name that ends so."
+        )
+    return ending
 
 
-def write_shortlist(table: pd.DataFrame, path: Path, *, protected: Collection[Path]) -> Path:
-    """Write a table as CSV (UTF-8), all or nothing.
+def write_shortlist(
+    table: pd.DataFrame, path: Path, provenance: Provenance, *, protected: Collection[Path]
+) -> Path:
+    """Write a table in the format that the file's ending says, all or nothing.
 
     Parameters
     ----------
     table : DataFrame
+        As from `shortlist`.
     path : Path
-        Replaced if it exists.
+        Ends in .csv, .parquet, .vot or .xml (VOTable), .fits, or .reg (regions for DS9). One that exists is
+        replaced; but for CSV only if it was written here, as it may be somebody's catalogue.
+    provenance : Provenance
+        What the table is of; every format but CSV holds it.
     protected : collection of Path
         Files of the user that are never written to; nor is any other table of labels.
 
     Raises
     ------
+    ConfigError
+        If there is no such format, or no image has a position and the file is to hold nothing else.
     WorkspaceError
         If it is protected or cannot be written.
+    MissingExtraError
+        If astropy is needed and not installed.
     """
+    ending = check_ending(path)
     if path.resolve() in protected or _is_label_table(path):
         raise WorkspaceError(
             f"{str(path)!r} is a table of labels that is not of this session's making; it is never written "
             "to. Choose another name."
         )
-    return write_whole(path, table.to_csv(index=False).encode(), what="The shortlist")
+    if ending != ".csv" and _is_of_others(path):
+        raise WorkspaceError(
+            f"{str(path)!r} exists and was not written by {SOFTWARE}, so it is not replaced. Choose another "
+            "name."
+        )
+    return write_whole(path, _WRITERS[ending](table, provenance), what="The shortlist")
 
 
 def write_whole(path: Path, content: bytes, *, what: str) -> Path:
@@ -124,6 +191,11 @@ def write_whole(path: Path, content: bytes, *, what: str) -> Path:
     return path
 
 
+def _reason(line: Label) -> tuple[object, ...]:
+    """Return what only a line that labels changes: stars, tags and notes leave it as it was."""
+    return line.label, line.score, line.step, line.reason
+
+
 def _valid(text: str) -> str:
     """Return `text` as valid Unicode: half a character, as browsers may send, must not lose the table."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -134,8 +206,20 @@ def _is_label_table(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             first = file.readline(10_000).decode("utf-8-sig", "replace")
-    except OSError:  # not there
+    except (OSError, ValueError):  # not there, or no name for a file
         return False
     columns = [name.strip().strip('"').casefold() for name in re.split("[,;\t]", first)]
     has_labels = "label" in columns and not {"id", "filename"}.isdisjoint(columns)
-    return has_labels and tuple(columns) not in {_COLUMNS, _COLUMNS[:-1]}  # the latter of version 0.1
+    return has_labels and tuple(columns) not in _OWN_TABLES
+
+
+def _is_of_others(path: Path) -> bool:
+    """Tell whether a file is there that does not say that it was written here."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(_LOOKED_AT)
+            file.seek(-min(_LOOKED_AT, file.seek(0, 2)), 2)
+            last = file.read()  # Parquet keeps what it says of itself there
+    except (OSError, ValueError):  # not there, or writing it will say what is wrong
+        return False
+    return SOFTWARE.encode() not in first + last

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from amatch_widgets.events import LabelsChanged
 from amatch_widgets.labels.merge import MergeResult, Take, merge
 from amatch_widgets.labels.reason import AT_THE_START, from_table
+from amatch_widgets.labels.stars import StarImport, read_star_list
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.session.other import read_other_labels
 from amatch_widgets.session.parts import Parts
@@ -145,15 +146,19 @@ class Labelling(Parts):
             self.hub.publish(LabelsChanged(image_ids))
         return image_ids
 
-    def import_labels(self, path: str | Path) -> LabelImport:
+    def import_labels(self, path: str | Path, *, anomaly_from: float | None = None) -> LabelImport:
         """Take in a label table (CSV with the columns id or filename, and label).
 
         Labels are "anomaly", "normal" or "removed" (takes a label back). Rows that say what the
-        session holds already change nothing.
+        session holds already change nothing. Tables of AnomalyMatch, versions 1 and 2, are such; the
+        ``ml_scores.csv`` of Astronomaly is read too.
 
         Parameters
         ----------
         path : path
+        anomaly_from : float, optional
+            For Astronomaly, whose labels go from 0 to 5: from which on an image is an anomaly. One below
+            is normal.
 
         Returns
         -------
@@ -165,7 +170,7 @@ class Labelling(Parts):
         LabelError
             If the table makes no sense, or no row fits an image. Nothing is changed.
         """
-        table = read_label_csv(path, self._index.keys())
+        table = read_label_csv(path, self._index.keys(), anomaly_from=anomaly_from, store=self.source.name)
         now = self.labels.current()
         self._label(
             {i: label for i, label in table.labels.items() if (now[i].label if i in now else None) != label},
@@ -174,6 +179,30 @@ class Labelling(Parts):
         )
         self._tables.add(Path(path).resolve())
         return table
+
+    def import_stars(self, path: str | Path) -> StarImport:
+        """Star the images of a list: a CSV with the column id or filename, or a name on each line.
+
+        The remembered files of AnomalyMatch are such a list. One `undo` takes it back.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        StarImport
+            Which images were meant, unknown and ambiguous names listed.
+
+        Raises
+        ------
+        LabelError
+            If the file cannot be read, or no name fits an image. Nothing is changed.
+        """
+        stars = read_star_list(path, self._index.keys(), store=self.source.name)
+        self.annotate(stars.image_ids, star=True)
+        self._tables.add(Path(path).resolve())
+        return stars
 
     def merge_labels(
         self, path: str | Path, *, take: Take | None = None, dry_run: bool = False
@@ -238,7 +267,7 @@ class Labelling(Parts):
     def _take_first_labels(self, labels: str | Path | Mapping[str, str]) -> None:
         reason = AT_THE_START
         if not isinstance(labels, Mapping):
-            table = read_label_csv(labels, self._index.keys())
+            table = read_label_csv(labels, self._index.keys(), store=self.source.name)
             self._tables.add(Path(labels).resolve())
             reason = from_table(Path(labels).name)
             if table.notice:

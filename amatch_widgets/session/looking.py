@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,7 +14,6 @@ from amatch_widgets.query.neighbours import near
 from amatch_widgets.query.second_look import contradiction
 from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.session.atlas import ImageMap, of_note
-from amatch_widgets.session.export import write_shortlist
 from amatch_widgets.session.mixture import mixed_page
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.selection import Filter, Show
@@ -54,8 +52,13 @@ class Looking(Parts):
 
     @property
     def scores_cycle(self) -> int | None:
-        """The last cycle whose trained model has scored the images, or None."""
+        """The last cycle whose trained model has scored the images, 0 for imported scores, or None."""
         return self._board.cycle
+
+    @property
+    def scores_model(self) -> str:
+        """Which trained model has scored the images, e.g. "model of cycle 3"; "" before there is one."""
+        return self._board.deep_name
 
     @property
     def ranked_by(self) -> str | None:
@@ -415,27 +418,14 @@ class Looking(Parts):
         return self._explain(self._index[image_id], coarse=coarse)
 
     def top(self, n: int = 100) -> pd.DataFrame:
-        """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred.
+        """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred, and more.
+
+        The other columns are ra and dec (ICRS, degrees, NaN where no position is known), labelled_by and
+        labelled_at.
 
         Raises
         ------
         NotTrainedError
             If there are no scores yet.
         """
-        return self._board.shortlist(n)
-
-    def export(self, path: str | Path, n: int | None = None) -> Path:
-        """Write a shortlist as CSV: the `n` highest scores, or all labelled images by score.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        WorkspaceError
-            If it cannot be written, or is the label table that was imported: that is never
-            changed.
-        """
-        return write_shortlist(self._board.shortlist(n), Path(path), protected=self._tables)
+        return self._board.shortlist(self._board.choose(n))

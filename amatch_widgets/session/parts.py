@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from amatch_widgets.labels import LabelStore
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session.audits import Audits
+    from amatch_widgets.session.engine import Engine
     from amatch_widgets.session.explain import Explainer
+    from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
     from amatch_widgets.session.tiers import Tiers
     from amatch_widgets.session.workspace import Workspace
+    from amatch_widgets.worker import Worker
 
 __all__ = ["Parts"]
 
@@ -41,6 +44,9 @@ class Parts:
     _tables: set[Path]
     _notices: list[str]
     _workspace: Workspace
+    _engine: Engine
+    _learnable: Learnable
+    _worker: Worker
 
     @property
     def config(self) -> TrainConfig:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 from amatch_widgets.errors import ImageReadError
 from amatch_widgets.images.preprocess import encode_thumbnail, shrink
 from amatch_widgets.images.render import Rendering, encode_picture, render
+from amatch_widgets.images.source import read_many
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["Pictures"]
+__all__ = ["Pictures", "position_of"]
 
 _PLAIN = Rendering()
 _TURN, _POLE = 360.0, 90.0
@@ -61,12 +63,39 @@ class Pictures:
 
     def cutout(self, image_id: str, rendering: Rendering = _PLAIN, side: int | None = None) -> bytes:
         """Make a picture of the whole image; see `Session.cutout`."""
-        pixels = self.pixels(image_id)
+        return encode_picture(self._draw(image_id, self.pixels(image_id), rendering, side))
+
+    def cutouts(
+        self, image_ids: Iterable[str], rendering: Rendering = _PLAIN, side: int | None = None
+    ) -> Iterator[tuple[str, bytes | ImageReadError]]:
+        """Make pictures of many whole images, as PNG, in the order that is best for the source.
+
+        Yields
+        ------
+        str
+            Each of the ids, once; no two may be the same.
+        bytes or ImageReadError
+            The PNG file, or why there is none.
+        """
+        for index, pixels in read_many(self._source, [self._index[i] for i in image_ids]):
+            image_id = self._source.ids[index]
+            try:
+                if isinstance(pixels, ImageReadError):
+                    raise pixels
+                drawn = self._draw(image_id, pixels, rendering, side)
+            except ImageReadError as error:
+                yield image_id, error
+            else:
+                yield image_id, encode_picture(drawn, lossless=True)
+
+    def _draw(
+        self, image_id: str, pixels: NDArray[Any], rendering: Rendering, side: int | None
+    ) -> NDArray[np.uint8]:
         try:
             picture = render(self.colours(pixels), rendering)
         except ValueError as error:  # in plain words
             raise ImageReadError(image_id, str(error)) from error
-        return encode_picture(picture if side is None else shrink(picture, side))
+        return picture if side is None else shrink(picture, side)
 
     def n_bytes(self, image_id: str) -> int | None:
         """Return the size of the image's file, or None where it has none of its own."""
@@ -85,11 +114,19 @@ class Pictures:
             Right ascension in [0, 360) and declination in [-90, 90], degrees (ICRS); None where the
             source gives none, or numbers that are no position.
         """
-        find = getattr(self._source, "position", None)
-        found = None if find is None else find(self._index[image_id])
-        if found is None:
-            return None
-        ra, dec = map(float, found)
-        if not (math.isfinite(ra) and abs(dec) <= _POLE):
-            return None
-        return ra % _TURN % _TURN, dec  # twice: -1e-20 % 360 is 360
+        return position_of(self._source, self._index[image_id])
+
+
+def position_of(source: ImageSource, index: int) -> tuple[float, float] | None:
+    """Return where on the sky an image of a source is; see `Pictures.position`."""
+    find = getattr(source, "position", None)
+    try:
+        found = None if find is None else find(index)
+    except ImageReadError:  # the file that would tell is damaged: reading its pixels says so
+        return None
+    if found is None:
+        return None
+    ra, dec = map(float, found)
+    if not (math.isfinite(ra) and abs(dec) <= _POLE):
+        return None
+    return ra % _TURN % _TURN, dec  # twice: -1e-20 % 360 is 360

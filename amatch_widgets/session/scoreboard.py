@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, WorkspaceError
+from amatch_widgets.errors import ConfigError, NotTrainedError, WorkspaceError
 from amatch_widgets.learn.metrics import Metrics, evaluate
 from amatch_widgets.query.strategies import Candidate, order, pick, rising
 from amatch_widgets.session.export import shortlist
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from amatch_widgets.query.judge import Judgement
     from amatch_widgets.score.store import ScoreStore
 
-__all__ = ["Scoreboard"]
+__all__ = ["IMPORTED", "Scoreboard"]
+
+IMPORTED = "imported="  # in place of "step=" in the record of scores: a file comes after it
 
 _T = TypeVar("_T")
 _PAGE = 24  # labels after which the ranking is a new one, to tell what has risen
@@ -44,6 +46,12 @@ class _Deep:
     scores: npt.NDArray[np.float32]
     weight: float = 0.0
     verdict: str = "it was not judged"
+    origin: str = ""  # the file that the scores come from, where the model was trained elsewhere
+
+    @property
+    def name(self) -> str:
+        """Which model, in plain words."""
+        return f"model behind {self.origin}" if self.origin else f"model of cycle {self.cycle}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +134,24 @@ class Scoreboard:
         return None if deep is None else (deep.cycle, deep.scores)
 
     @property
+    def deep_model(self) -> tuple[int, int | None, float] | None:
+        """Cycle, step, and weight beside the instant tier, of the trained model that scored the images."""
+        deep = self._deep
+        return None if deep is None else (deep.cycle, deep.step, deep.weight)
+
+    @property
+    def deep_name(self) -> str:
+        """Which trained model scored the images, in plain words; "" before there is one."""
+        deep = self._deep
+        return "" if deep is None else deep.name
+
+    @property
+    def origin(self) -> str:
+        """The file that the trained model's scores come from; "" where it was trained here."""
+        deep = self._deep
+        return "" if deep is None else deep.origin
+
+    @property
     def blended(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float] | None:
         """The scores of both tiers and the weight of the trained model; None unless both rank."""
         fit, deep = self._fit, self._deep
@@ -155,11 +181,19 @@ class Scoreboard:
         return self._shown.note
 
     def use_deep(
-        self, cycle: int, step: int, scores: npt.NDArray[np.float32], judgement: Judgement | None
+        self,
+        cycle: int,
+        step: int | None,
+        scores: npt.NDArray[np.float32],
+        judgement: Judgement | None,
+        origin: str = "",
     ) -> None:
-        """Take the scores of the model of `cycle` and `step`; without a judgement it has no weight."""
+        """Take the scores of the model of `cycle` and `step`; without a judgement it has no weight.
+
+        `origin` is the file they come from, where the model was trained elsewhere.
+        """
         with self._changing:
-            self._deep = _judged(_Deep(cycle, step, _frozen(scores)), judgement)
+            self._deep = _judged(_Deep(cycle, step, _frozen(scores), origin=origin), judgement)
             self._show()
             self._keep_past()
 
@@ -188,7 +222,8 @@ class Scoreboard:
             return
         if fit is None or (fit.kind == "novelty" and deep is not None):
             assert deep is not None
-            note = f"Ranked by the model trained in cycle {deep.cycle}."
+            trained = deep.name if deep.origin else f"model trained in cycle {deep.cycle}"
+            note = f"Ranked by the {trained}."
             self._shown = _Shown(version, "deep", deep.scores, deep.step, note)
         elif fit.kind == "novelty":
             note = "No anomaly is labelled yet: ordered by novelty, the distance from the bulk of the images."
@@ -198,10 +233,10 @@ class Scoreboard:
             note = f"Ranked by the instant tier, from {labels}."
             if deep is None or not deep.weight:
                 if deep is not None:
-                    note += f" The model of cycle {deep.cycle} ranks nothing: {deep.verdict}."
+                    note += f" The {deep.name} ranks nothing: {deep.verdict}."
                 self._shown = _Shown(version, "instant", _frozen(fit.scores), None, note)
             else:
-                note += f" The model of cycle {deep.cycle} takes part: {deep.verdict}."
+                note += f" The {deep.name} takes part: {deep.verdict}."
                 mixed = blend(fit.scores, deep.scores, deep.weight)
                 self._shown = _Shown(version, "both", _frozen(mixed), deep.step, note)
 
@@ -255,26 +290,32 @@ class Scoreboard:
         """Return the positions of all images whose id contains a text."""
         return self._selection.find(contains)
 
-    def shortlist(self, n: int | None) -> pd.DataFrame:
-        """Return the `n` highest scores, or all labelled images by score, as a table.
+    def choose(self, n: int | None) -> npt.NDArray[np.int64]:
+        """Return the positions of the `n` highest scores, or of all labelled images by score.
 
         Raises
         ------
         NotTrainedError
             If the highest scores are asked for before there are any.
+        ConfigError
+            If `n` is negative.
         """
-        scores = self.scores
-        ranking = self.ranking("highest", "all", Filter(), 0)
-        n_scored = int(np.isfinite(scores).sum())
-        if n is not None and not n_scored:
+        if n is None:
+            return self.ranking("highest", "labelled", Filter(), 0)
+        if n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        n_scored = int(np.isfinite(self.scores).sum())
+        if not n_scored:
             raise NotTrainedError("There are no scores yet. Train first: session.train().")
+        return self.ranking("highest", "all", Filter(), 0)[: min(n, n_scored)]
+
+    def shortlist(self, chosen: npt.NDArray[np.int64]) -> pd.DataFrame:
+        """Return images as a table, see `session.export.shortlist`."""
+        scores = self.scores
+        n_scored = int(np.isfinite(scores).sum())
         ranks = np.zeros(len(scores), np.int64)
-        ranks[ranking[:n_scored]] = np.arange(1, n_scored + 1)
-        chosen = (
-            self.ranking("highest", "labelled", Filter(), 0) if n is None else ranking[: min(n, n_scored)]
-        )
-        said = self._labels.unlabelled() | self._labels.current()
-        return shortlist(self._source, scores, ranks, said, chosen)
+        ranks[self.ranking("highest", "all", Filter(), 0)[:n_scored]] = np.arange(1, n_scored + 1)
+        return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""
@@ -316,11 +357,17 @@ def _last(store: ScoreStore, n: int) -> _Deep | None:
     """Read the last cycle that can be read; damaged scores must not bar the way to the labels."""
     for cycle in reversed(store.cycles()):
         try:
-            scores, step = store.load(cycle, n), store.info(cycle).model.removeprefix("step=")
+            scores, model = store.load(cycle, n), store.info(cycle).model
         except WorkspaceError as error:
             _log.warning("%s Until then the scores before them are used.", error)
             continue
-        return _Deep(cycle, int(step) if step.isdecimal() else None, _frozen(scores))
+        step, origin = model.removeprefix("step="), model.removeprefix(IMPORTED)
+        return _Deep(
+            cycle,
+            int(step) if step.isdecimal() else None,
+            _frozen(scores),
+            origin=origin if origin != model else "",
+        )
     return None
 
 

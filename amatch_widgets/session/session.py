@@ -22,7 +22,9 @@ from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
+from amatch_widgets.session.exporting import Exporting
 from amatch_widgets.session.history import History
+from amatch_widgets.session.importing import Importing
 from amatch_widgets.session.labelling import Labelling
 from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.looking import Looking
@@ -45,7 +47,7 @@ __all__ = ["Filter", "Session", "Show"]
 _PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
 
 
-class Session(Labelling, Looking):
+class Session(Labelling, Looking, Exporting, Importing):
     """A hunt for rare images: label, train, score, look, and again.
 
     All calls return at once; training and scoring run on a background thread. Labels are on disk

@@ -211,20 +211,26 @@ class Tiers:
     def use_deep(
         self,
         cycle: int,
-        step: int,
+        step: int | None,
         scores: npt.NDArray[np.float32],
         learnt: Mapping[int, int] | None,
+        origin: str = "",
     ) -> Outcome:
         """Take the scores of the model of `cycle` and `step`, and judge it.
 
         `learnt` are the labels, {index: class}, that the model has learnt from; None: those it had
-        when it was trained, in this session or an earlier one.
+        when it was trained, in this session or an earlier one. `origin` is the file that the scores
+        come from, where the model was trained elsewhere.
         """
         self._evidence.begin(cycle, learnt, scores)
         judgement = self._judge()
-        self._board.use_deep(cycle, step, scores, judgement)
+        self._board.use_deep(cycle, step, scores, judgement, origin)
         self._tell()
         return Outcome(self._board.metrics, self._board.rate(scores), judgement)
+
+    def has_tested(self, cycle: int) -> bool:
+        """Whether labels have tested the model of a cycle already."""
+        return self._evidence.has_tested(cycle)
 
     def similar(
         self, indices: npt.NDArray[np.int64], k: int, *, among: npt.NDArray[np.int64] | None = None

@@ -118,14 +118,14 @@ class Closeup:
 def standing_rows(session: Session, image_id: str) -> list[list[str]]:
     """Say how an image stands in the ranking, as rows of a name and a value."""
     score, rank = session.standing(image_id)
-    ranked_by, cycle = session.ranked_by, session.scores_cycle
+    ranked_by = session.ranked_by
     if ranked_by is None or score is None or rank is None:
         return [["Score", "none yet"]]
     model = {
         "novelty": "novelty: no anomaly is labelled yet",
         "instant": "your labels (instant tier)",
-        "deep": f"the model of cycle {cycle}",
-        "both": f"your labels and the model of cycle {cycle}",
+        "deep": f"the {session.scores_model}",
+        "both": f"your labels and the {session.scores_model}",
     }.get(ranked_by, ranked_by)
     rows = [["Rank", f"{rank:,} of {len(session.source):,}"], ["Ranked by", model]]
     # Novelty is an order only; its number would be taken for a score.

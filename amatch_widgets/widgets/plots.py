@@ -32,8 +32,8 @@ _PERIOD_S = 0.5
 _CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _MADE_BY = {
     "instant": "your labels",
-    "deep": "cycle {cycle}",
-    "both": "your labels and cycle {cycle}",
+    "deep": "{model}",
+    "both": "your labels and {model}",
 }
 
 
@@ -243,7 +243,7 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
     ranked_by : str or None
         What gave them: "novelty", "instant", "deep" or "both"; None when there are none.
     cycle : int or None
-        Of the trained model that takes part in them.
+        Of the trained model that takes part in them; 0 is of one trained elsewhere.
 
     Returns
     -------
@@ -270,7 +270,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
             )
     step = 1 if top <= 4 else 2  # noqa: PLR2004 (more decades than that have no room for a text each)
     chart["y_ticks"] = [[y(d), f"{10**d:,}" if d < 4 else f"1e{d}"] for d in range(0, top + 1, step)]  # noqa: PLR2004 (1,000 still fits)
-    chart["value"] = f"images, {_MADE_BY[ranked_by].format(cycle=cycle)}"
+    model = f"cycle {cycle}" if cycle else "imported scores"
+    chart["value"] = f"images, {_MADE_BY[ranked_by].format(model=model)}"
     return chart | {"x_ticks": x.ticks(5)}
 
 

@@ -238,7 +238,7 @@ class Shelf:
             return ""
         if now.ranked_by != listed.ranked_by and now.ranked_by in _NEW:
             return _NEW[now.ranked_by]
-        return "New scores" if now.cycle is None else f"New scores (cycle {now.cycle})"
+        return f"New scores (cycle {now.cycle})" if now.cycle else "New scores"
 
     def _mix(self, upto: int, per_page: int) -> None:
         """Compose what is listed from the last image seen up to a place anew, of several kinds of images.

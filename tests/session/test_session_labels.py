@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from amatch_widgets.errors import LabelError, TooFewLabelsError, WorkspaceError
@@ -205,3 +206,27 @@ def test_the_shortlist_tells_what_is_starred_whether_it_is_labelled_or_not(sessi
     session.annotate(SKY.ids[free], star=True, add=["lens"], note="odd")
     row = session.top(len(SKY)).set_index("id").loc[SKY.ids[free]]
     assert (row["label"], row["tags"], row["note"], bool(row["starred"])) == ("", "lens", "odd", True)
+
+
+# ---- from elsewhere ---------------------------------------------------------------------------
+
+
+def test_stars_from_a_list_are_kept_and_one_undo_takes_them_back(session, tmp_path):
+    first, second = session.source.ids[:2]
+    session.annotate(first, star=True)
+    path = tmp_path / "remembered_files.csv"
+    path.write_text(f"filename,timestamp\n{first},2026\n{second},2026\nnone,2026\n")
+    found = session.import_stars(path)
+    assert (found.image_ids, found.unknown_ids) == ((first, second), ("none",))
+    assert [session.labels.get(i).star for i in (first, second)] == [True, True]
+    assert session.undo() == (second,)
+    with pytest.raises(WorkspaceError, match="never written to"):
+        session.export(path)
+
+
+def test_labels_of_astronomaly_are_taken_from_the_number_on_that_one_says(session, tmp_path):
+    ids = [i for i in session.source.ids if session.labels.get(i) is None][:3]
+    path = tmp_path / "ml_scores.csv"
+    pd.DataFrame({"score": [1, 2, 3], "human_label": [5, 2, -1]}, index=ids).to_csv(path)
+    session.import_labels(path, anomaly_from=5)
+    assert [labels_of(session).get(i) for i in ids] == ["anomaly", "normal", None]

@@ -1,0 +1,153 @@
+"""Scores of other programs: read from their files, and put beside the images they are of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amatch_widgets.errors import ScoreError
+from amatch_widgets.score.elsewhere import ScoreFile, place_scores, read_scores
+
+IDS = ["a/1.png", "a/2.png", "b/1.png", "0007", "7"]
+INDEX = {image_id: k for k, image_id in enumerate(IDS)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text, name="scores.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def of(names, scores, **more):
+    return ScoreFile(list(names), np.array(scores, np.float64), "'x.csv'", **more)
+
+
+# ---- tables -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,score\na/1.png,0.25\n0007,1.0\n",
+        "score;extra;ID\r\n0.25;x;a/1.png\r\n1;;0007\r\n",
+        '\ufeff"id"\t"Score"\n"a/1.png"\t" 0.25 "\n0007\t1e0\n',
+    ],
+    ids=["AnomalyMatch", "spreadsheet", "tabs"],
+)
+def test_a_table_of_names_and_scores_is_read(file, text):
+    found = read_scores(file(text))
+    assert list(found.names) == ["a/1.png", "0007"]
+    assert found.scores.tolist() == [0.25, 1.0]
+    assert (found.origin, found.without_endings) == ("'scores.csv'", False)
+
+
+def test_names_may_hold_separators_quotes_and_line_ends(file):
+    names = ['a,"b"\n.png', "ü;\t.png"]
+    path = file("")
+    pd.DataFrame({"id": names, "score": [0.5, 0.75]}).to_csv(path, index=False)
+    assert list(read_scores(path).names) == names
+
+
+def test_the_table_of_astronomaly_has_names_without_endings_in_a_column_without_a_name(tmp_path):
+    path = tmp_path / "ml_scores.csv"
+    table = pd.DataFrame(
+        {"score": [4.5, 0.0], "trained_score": [1.5, 3.5], "human_label": [-1, 5]}, index=["2", "0007"]
+    )
+    table.to_csv(path)
+    found = read_scores(path)
+    assert (list(found.names), found.scores.tolist()) == (["2", "0007"], [1.5, 3.5])
+    assert (found.origin, found.without_endings) == ("'ml_scores.csv' (Astronomaly)", True)
+    assert read_scores(path, column="score").scores.tolist() == [4.5, 0.0]
+    table[["score"]].to_csv(path)
+    assert read_scores(path).scores.tolist() == [4.5, 0.0]
+
+
+def test_a_score_that_is_empty_or_not_finite_is_none(file):
+    found = read_scores(file("id,score\na,\nb,nan\nc,inf\nd,0.5\n"))
+    np.testing.assert_array_equal(found.scores, [np.nan, np.nan, np.nan, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "id,score\na,0.5\nb,high\n",
+            "Row 3 of 'scores.csv' has 'high' in the column 'score', which is no number",
+        ),
+        ("name,score\na,1\n", r"has no column 'id' \(or 'filename'\). .* names the columns 'name', 'score'"),
+        ("id,probability\na,1\n", "has no column 'score'. .* with column="),
+        ("", r"has no column 'id' \(or 'filename'\) and no column 'score'. .* names the columns nothing"),
+        ("id,score\na,0.5,9\n", "cannot be read as a table: .*2 columns, got 3"),
+        (b"id,score\n\xff\xfe,0.5\n", "is no table of text"),
+        (b"id,score\n" + b"a,0.5\n" * 20_000 + b"\xff,0.5\n", "cannot be read as a table: .*UTF8"),
+    ],
+    ids=["word", "no id", "no score", "empty", "wide", "no text", "no text further down"],
+)
+def test_what_is_no_table_of_scores_says_why(file, text, words):
+    with pytest.raises(ScoreError, match=words):
+        read_scores(file(text))
+
+
+def test_a_column_that_is_not_there_and_a_file_that_is_not_there(file, tmp_path):
+    with pytest.raises(ScoreError, match="has no column 'p_anomaly'"):
+        read_scores(file("id,score\na,1\n"), column="p_anomaly")
+    for path in (tmp_path / "none.csv", tmp_path, tmp_path / "\0"):
+        with pytest.raises(ScoreError, match="cannot be read"):
+            read_scores(path)
+
+
+# ---- beside the images ------------------------------------------------------------------------
+
+
+def test_scores_come_in_the_order_of_the_images_and_the_rest_is_told():
+    names = ["7", "/data/a/1.png", "1.png", "x.png", "7", "a/2.png"]
+    found, scores = place_scores(of(names, [0.1, 0.2, 0.3, 0.4, 0.5, np.nan]), INDEX)
+    np.testing.assert_array_equal(scores, np.array([0.2, np.nan, np.nan, np.nan, 0.5], np.float32))
+    assert scores.dtype == np.float32
+    assert (found.n_scored, found.n_images, found.n_repeated) == (2, 5, 1)
+    assert (found.unknown_ids, found.ambiguous, found.is_by_rank) == (("x.png",), ("1.png",), False)
+    assert repr(found) == "ScoreImport(2 of 5 images, 1 unknown, 1 ambiguous, 1 given more than once)"
+    assert "the first is 'x.png'" in found.notice
+
+
+def test_numbers_beyond_0_and_1_keep_their_order_alone():
+    found, scores = place_scores(of(IDS[:4], [-3.0, 5.0, 5.0, 0.5]), INDEX)
+    np.testing.assert_allclose(scores, [0.125, 0.75, 0.75, 0.375, np.nan])
+    assert found.is_by_rank
+    assert repr(found) == "ScoreImport(4 of 5 images, by rank)"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([0.0, 0.25, 1.0], [1.0, 0.75, 0.0]), ([-0.5, 0.0, 0.1], [5 / 6, 0.5, 1 / 6])]
+)
+def test_the_lowest_may_be_the_likeliest(given, expected):
+    _, scores = place_scores(of(IDS[:3], given), INDEX, lowest_first=True)
+    np.testing.assert_allclose(scores[:3], expected, rtol=1e-6)
+
+
+def test_names_without_endings_fit_where_one_image_has_them():
+    found, scores = place_scores(of(["1", "2", "7"], [0.1, 0.2, 0.3], without_endings=True), INDEX)
+    np.testing.assert_allclose(scores, [np.nan, 0.2, np.nan, np.nan, 0.3])
+    assert found.ambiguous == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("names", "scores", "words"),
+    [
+        (
+            ["x", "y"],
+            [0.5, 0.5],
+            r"No score of 'x\.csv' is of an image here. It names 'x', 'y'; the 5 images are named 'a/1",
+        ),
+        (["7"], [np.nan], r"'x\.csv' holds no score"),
+        ([], [], "holds no score"),
+    ],
+)
+def test_a_file_of_other_images_is_refused(names, scores, words):
+    with pytest.raises(ScoreError, match=words):
+        place_scores(of(names, scores), INDEX)
