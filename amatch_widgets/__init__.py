@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amatch_widgets import demo, errors, events
     from amatch_widgets.images.preprocess import Preprocess
-    from amatch_widgets.images.source import ImageSource, open_source
+    from amatch_widgets.images.source import CatalogueSource, ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session import Filter, Session
     from amatch_widgets.widgets import Controls, Detail, Gallery, Plots
 
 __all__ = [
+    "CatalogueSource",
     "Controls",
     "Detail",
     "Filter",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CatalogueSource": "amatch_widgets.images.source",
     "Controls": "amatch_widgets.widgets",
     "Detail": "amatch_widgets.widgets",
     "Filter": "amatch_widgets.session",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FITS_SUFFIXES",
+    "KINDS",
     "ImageHdu",
     "check_size",
     "decode_fits",
@@ -34,13 +35,14 @@ __all__ = [
     "open_fits",
     "read_hdu",
     "read_header",
+    "scaled",
 ]
 
 FITS_SUFFIXES = (".fits", ".fit", ".fz", ".fits.gz", ".fit.gz")
 _BLOCK = 2880  # bytes: headers and data are whole numbers of it
 _MAX_HEADER = 4000  # blocks; those of real files have some tens
 _END = b"END" + b" " * 77
-_KINDS = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # by BITPIX
+KINDS = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # by BITPIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def read_hdu(file: IO[bytes], hdu: ImageHdu) -> NDArray[Any]:
     data = file.read(hdu.n_bytes)
     if len(data) < hdu.n_bytes:
         raise UnreadableError("it is cut off: parts of its pixels are missing")
-    return _scaled(np.frombuffer(data, _KINDS[hdu.bitpix]).reshape(hdu.shape), hdu)
+    return scaled(np.frombuffer(data, KINDS[hdu.bitpix]).reshape(hdu.shape), hdu)
 
 
 def check_size(hdu: ImageHdu) -> None:
@@ -254,8 +256,8 @@ def _has_end(block: bytes) -> bool:
 def _describe(header: Any, number: int, start: int, offset: int) -> tuple[int, ImageHdu | None]:
     """Return the length of an HDU's data in bytes, and what image it is."""
     axes, bitpix = _axes(header, ""), header["BITPIX"]
-    if bitpix not in _KINDS:
-        raise UnreadableError(f"BITPIX of HDU {number} is {bitpix!r}; allowed are {sorted(_KINDS)}")
+    if bitpix not in KINDS:
+        raise UnreadableError(f"BITPIX of HDU {number} is {bitpix!r}; allowed are {sorted(KINDS)}")
     has_groups = bool(axes) and axes[-1] == 0 and header.get("GROUPS") is True  # NAXIS1 = 0: no image
     size = math.prod(axes[:-1] if has_groups else axes) if axes else 0
     n_more, n_groups = header.get("PCOUNT", 0), header.get("GCOUNT", 1)
@@ -270,9 +272,9 @@ def _describe(header: Any, number: int, start: int, offset: int) -> tuple[int, I
     tile = tuple(header.get(f"ZTILE{k}", shape[-1] if k == 1 else 1) for k in range(len(shape), 0, -1))
     if len(shape) < 2 or 0 in shape:  # noqa: PLR2004 - (H, W)
         return n_bytes, None
-    if is_compressed and header["ZBITPIX"] not in _KINDS:
+    if is_compressed and header["ZBITPIX"] not in KINDS:
         raise UnreadableError(
-            f"ZBITPIX of HDU {number} is {header['ZBITPIX']!r}; allowed are {sorted(_KINDS)}"
+            f"ZBITPIX of HDU {number} is {header['ZBITPIX']!r}; allowed are {sorted(KINDS)}"
         )
     if not all(type(n) is int and n > 0 for n in tile):
         raise UnreadableError(f"the tiles of HDU {number} have no size above 0: {tile}")
@@ -308,8 +310,8 @@ def _name(header: Any) -> str:
         return ""
 
 
-def _scaled(raw: NDArray[Any], hdu: ImageHdu) -> NDArray[Any]:
-    """Bring the numbers of the file to their values."""
+def scaled(raw: NDArray[Any], hdu: ImageHdu) -> NDArray[Any]:
+    """Bring numbers of the file, of any shape, to their values: those of `read_hdu`."""
     blank = hdu.blank if raw.dtype.kind in "iu" else None
     if blank is None and (hdu.scale, hdu.zero) == (1, 0):
         return plain_pixels(raw)

@@ -11,6 +11,7 @@ import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
+from amatch_widgets.images.catalogue import CatalogueSource, catalogue_from_spec
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
 from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5
@@ -18,6 +19,7 @@ from amatch_widgets.images.hdu import FITS_SUFFIXES
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
 from amatch_widgets.images.rowgroups import parquet_files
+from amatch_widgets.images.table import TABLES
 from amatch_widgets.images.zarr_store import ZarrSource, find_stores
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArraySource",
+    "CatalogueSource",
     "FitsSource",
     "FolderSource",
     "HDF5Source",
@@ -124,7 +127,7 @@ def open_source(
     hdu: int | str | None = None,
     name: str | None = None,
 ) -> ImageSource:
-    """Open a set of images.
+    """Open a set of images; of a table of objects, and the tiles they lie on, make a `CatalogueSource`.
 
     Parameters
     ----------
@@ -214,13 +217,15 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         )
     if kind == "fits":
         return open_source(Path(spec["path"]), hdu=spec.get("hdu"))
+    if kind == "catalogue":
+        return catalogue_from_spec(spec)
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
     raise SourceError(
-        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits' "
-        "and 'array'."
+        f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits', "
+        "'catalogue' and 'array'."
     )
 
 
@@ -296,7 +301,8 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
         )
     ending = f"of type {suffix!r}" if suffix else "without an ending"
-    raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.")
+    table = " A table of objects is opened with its tiles by am.CatalogueSource." if suffix in TABLES else ""
+    raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.{table}")
 
 
 def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
