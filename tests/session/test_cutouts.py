@@ -129,7 +129,7 @@ def test_names_are_safe_different_and_within_the_folder(tmp_path):
         "0008_rf.png",
         "0009.png",
         f"0010_{'x' * 80}.png",
-        "0011_a.b.fits.png",
+        "0011_a.b.png",
     ]
     assert {name: (found.folder / name).read_bytes() for name in names} == dict(
         zip(names, [i.encode() for i in ids], strict=True)
