@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amatch_widgets import demo, errors, events
+    from amatch_widgets.images.joined import JoinedSource, Subset
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import CatalogueSource, ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
@@ -34,9 +35,11 @@ __all__ = [
     "Filter",
     "Gallery",
     "ImageSource",
+    "JoinedSource",
     "Plots",
     "Preprocess",
     "Session",
+    "Subset",
     "TrainConfig",
     "demo",
     "errors",
@@ -51,9 +54,11 @@ _HOMES = {
     "Filter": "amatch_widgets.session",
     "Gallery": "amatch_widgets.widgets",
     "ImageSource": "amatch_widgets.images.source",
+    "JoinedSource": "amatch_widgets.images.joined",
     "Plots": "amatch_widgets.widgets",
     "Preprocess": "amatch_widgets.images.preprocess",
     "Session": "amatch_widgets.session",
+    "Subset": "amatch_widgets.images.joined",
     "TrainConfig": "amatch_widgets.learn.config",
     "open_source": "amatch_widgets.images.source",
 }

@@ -247,6 +247,11 @@ class CatalogueSource:
             index = int(indices[i])
             try:
                 image = cut(tiles, grids, corner, self._size, i)
+            except UnreadableError as exc:
+                self._tiles.forget()  # what was wrong with an open file may be put right in another
+                yield index, self._error(index, exc)
+                continue
+            try:
                 self._check_missing(image, tile)
             except UnreadableError as exc:
                 yield index, self._error(index, exc)
@@ -270,7 +275,6 @@ class CatalogueSource:
             )
 
     def _error(self, index: int, exc: UnreadableError) -> ImageReadError:
-        self._tiles.forget()  # what was wrong with a file may be put right
         error = ImageReadError(self.ids[index], str(exc))
         error.__cause__ = exc.__cause__
         return error

@@ -92,6 +92,12 @@ class PackedIds(Sequence[str]):
             raise ValueError(f"{value!r} is no id here")
         return found
 
+    def take(self, indices: NDArray[np.int64]) -> PackedIds:
+        """Return some of the ids, by their positions, which differ from each other."""
+        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+
+        return PackedIds(self._array.take(pa.array(indices)))
+
     def contain(self, text: str) -> NDArray[np.bool_]:
         """Say of each id whether it contains a text, upper and lower case alike; bool, shape (N,)."""
         import pyarrow.compute as pc  # noqa: PLC0415 - import amatch_widgets must be quick

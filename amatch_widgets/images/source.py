@@ -219,13 +219,17 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         return open_source(Path(spec["path"]), hdu=spec.get("hdu"))
     if kind == "catalogue":
         return catalogue_from_spec(spec)
+    if kind in {"joined", "subset"}:
+        from amatch_widgets.images.joined import derived_from_spec  # noqa: PLC0415 - it needs this module
+
+        return derived_from_spec(spec)
     if kind == "array":
         raise SourceError(
             "The images were an array in memory, which is not kept. Pass the array again as source=."
         )
     raise SourceError(
         f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits', "
-        "'catalogue' and 'array'."
+        "'catalogue', 'joined', 'subset' and 'array'."
     )
 
 

@@ -512,6 +512,21 @@ def test_the_order_of_ids_is_that_of_the_table_and_each_tile_is_opened_once(surv
     assert len(made) == len(set(made)) == 4  # two tiles of two bands
 
 
+def test_a_cutout_at_an_edge_leaves_the_tile_open(tmp_path, monkeypatch):
+    write(tmp_path / "a.fits", noise())
+    table = pd.DataFrame({"x": [150.0, -1.0], "y": [100.0, 100.0], "tile": "a.fits"})
+    source = CatalogueSource(table, tiles=tmp_path, size=11)
+    made = []
+    monkeypatch.setattr(tiles_module, "Tile", lambda *a: made.append(a[0]) or tile_module.Tile(*a))
+    for index in (0, 1, 0, 1):
+        if index:
+            with pytest.raises(ImageReadError, match="of its pixels are missing"):
+                source.read(index)
+        else:
+            source.read(index)
+    assert len(made) == 1
+
+
 def test_many_tiles_in_no_order_are_read_in_larger_pieces(tmp_path):
     write(tmp_path / "a.fits", noise())
     n = 40_000
