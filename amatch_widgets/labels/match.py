@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
-__all__ = ["Matcher", "misfits"]
+__all__ = ["NUMBERED", "Matcher", "misfits"]
 
 # How AnomalyMatch 2 names an image of a Zarr store without names: the store or its batch, and the number.
-_NUMBERED = re.compile(r"(.+)__image_(\d{6,})", re.DOTALL)
+NUMBERED = r"(?s)^(.+)__image_([0-9]{6,})$"  # as Arrow understands it too
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
@@ -57,7 +57,7 @@ class Matcher:
 
     def _numbered(self, name: str) -> list[str]:
         """Return the ids that an image without a name may have: in a folder of stores, or in this one."""
-        found = _NUMBERED.fullmatch(name)
+        found = re.fullmatch(NUMBERED, name)
         if found is None:
             return []
         number = str(int(found[2]))
