@@ -34,7 +34,7 @@ def _questions(rows: str) -> dict[str, str]:
     """Write all questions; what a user types comes as a value, and never as a part of one."""
     passed = (
         rows + "WHERE score >= $least AND score <= $most "
-        "AND ($text = '' OR contains(lower(id), lower($text))) "
+        "AND ($text = '' OR contains(CASE WHEN $has_case THEN lower(id) ELSE id END, $text)) "
     )
     return {
         "top": 'SELECT "index", id, score ' + passed + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset',
@@ -237,6 +237,10 @@ class ArchiveScores:
                     values |= {"first": first, "done": done, "part_rows": parts.part_rows}
                 else:
                     files = [first]
+        if "text" in values:
+            # Lower case takes as long again, and digits have none.
+            text = values["text"]
+            values |= {"text": text.lower(), "has_case": text.lower() != text.upper()}
         return self._duckdb.cursor().execute(question, {"files": files, **values})
 
 
