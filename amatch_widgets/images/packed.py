@@ -85,6 +85,26 @@ class PackedIds(Sequence[str]):
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
         return next((int(i) for i in self._order[first:last] if self._text(int(i)) == image_id), None)
 
+    def positions(self, ids: Any) -> NDArray[np.int64]:
+        """Return the positions of many ids, a list or an Arrow array of N texts; -1 for those not there."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - import amatch_widgets must be quick
+
+        wanted = _as_strings(ids)
+        found = np.full(len(wanted), -1, np.int64)
+        if not len(self):
+            return found
+        for start in range(0, len(wanted), _BLOCK):
+            part = wanted.slice(start, _BLOCK)
+            hashes = _hashes(part)
+            at = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+            here = self._order[at].astype(np.int64)
+            is_it = np.asarray(pc.equal(self._array.take(here), part).to_numpy(zero_copy_only=False), bool)
+            found[start : start + len(part)] = np.where(is_it, here, -1)
+            for k in np.flatnonzero(~is_it & (self._hashes[at] == hashes)):  # another of the same hash
+                position = self.position(part[int(k)].as_py())
+                found[start + k] = -1 if position is None else position
+        return found
+
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """Return the position of an id; ValueError if it is not there."""
         found = self.position(value) if isinstance(value, str) else None
@@ -146,6 +166,14 @@ class IdIndex(Mapping[str, int]):
 
     def __contains__(self, image_id: object) -> bool:
         return isinstance(image_id, str) and self._ids.position(image_id) is not None
+
+    def positions(self, ids: Any) -> NDArray[np.int64]:
+        """Return the positions of many ids, an Arrow array of N texts; -1 for those not there."""
+        if hasattr(self._ids, "positions"):
+            found: NDArray[np.int64] = self._ids.positions(ids)
+            return found
+        places = map(self._ids.position, ids.to_pylist())
+        return np.array([-1 if place is None else place for place in places], np.int64)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)

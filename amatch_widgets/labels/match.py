@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
-__all__ = ["Matcher", "misfits"]
+__all__ = ["NUMBERED", "WIDTHS", "Matcher", "misfits"]
 
 # How AnomalyMatch 2 names an image of a Zarr store without names: the store or its batch, and the number.
-_NUMBERED = re.compile(r"(.+)__image_(\d{6,})", re.DOTALL)
+NUMBERED = r"(?s)^(.+)__image_([0-9]{6,})$"  # as Arrow understands it too
+WIDTHS = range(1, 10)  # of our own numbers, which have as many digits as the largest of their store
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
@@ -57,11 +58,12 @@ class Matcher:
 
     def _numbered(self, name: str) -> list[str]:
         """Return the ids that an image without a name may have: in a folder of stores, or in this one."""
-        found = _NUMBERED.fullmatch(name)
+        found = re.fullmatch(NUMBERED, name)
         if found is None:
             return []
-        number = str(int(found[2]))
-        return [f"{found[1]}/{number}", *([number] if found[1] == self._store else [])]
+        numbers = [f"{int(found[2]):0{width}d}" for width in WIDTHS]
+        of_store = numbers if found[1] == self._store else []
+        return [*(f"{found[1]}/{number}" for number in numbers), *of_store]
 
     def _told(self, basename: str) -> str:
         return _ENDING.sub("", basename) if self._without_endings else basename

@@ -1,4 +1,4 @@
-"""Scores that another program gave the images: a table of them."""
+"""Scores that another program gave the images, read from its file and put beside the images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from amatch_widgets.errors import ScoreError
 from amatch_widgets.labels.astronomaly import is_of_astronomaly
-from amatch_widgets.labels.match import Matcher, misfits
+from amatch_widgets.labels.match import NUMBERED, WIDTHS, Matcher, misfits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 __all__ = ["ScoreFile", "ScoreImport", "place_scores", "read_scores"]
@@ -35,7 +36,7 @@ class ScoreFile:
 
     Parameters
     ----------
-    names : sequence of str, length M
+    names : pyarrow.LargeStringArray, length M
     scores : ndarray of float64, shape (M,)
         In any range; NaN where there is none.
     origin : str
@@ -44,7 +45,7 @@ class ScoreFile:
         The names may be those of files without their endings.
     """
 
-    names: Sequence[str]
+    names: pa.LargeStringArray
     scores: NDArray[np.float64]
     origin: str
     without_endings: bool = False
@@ -97,13 +98,13 @@ class ScoreImport:
 def read_scores(path: str | os.PathLike[str], *, column: str | None = None) -> ScoreFile:
     """Read a table of scores: CSV with a row for each image.
 
-    Such are the scores that AnomalyMatch writes for an iteration, the ``ml_scores.csv`` of Astronomaly,
-    and the shortlists of this program.
+    Such tables are the scores that AnomalyMatch writes for an iteration, the ``ml_scores.csv`` of
+    Astronomaly, and the shortlists of this program.
 
     Parameters
     ----------
     path : str or path
-        UTF-8. The first row names the columns: `id` or `filename`, or a first one without a name as
+        A CSV is UTF-8. The first row names the columns: `id` or `filename`, or a first one without a name as
         pandas writes it; and `score` or `trained_score`.
     column : str, optional
         Name of the column of scores; by default `trained_score` if it is there, else `score`.
@@ -149,19 +150,11 @@ def place_scores(
     ScoreError
         If not one row fits an image and has a score.
     """
-    matcher = Matcher(index.keys(), store=store, without_endings=file.without_endings)
-    unknown: dict[str, None] = {}  # dicts as ordered sets
-    ambiguous: dict[str, None] = {}
-    placed, is_seen = np.full(len(index), np.nan), np.zeros(len(index), bool)
-    n_repeated = 0
-    for name, score in zip(file.names, file.scores.tolist(), strict=True):
-        fits = matcher.find(name)
-        if len(fits) != 1:
-            (ambiguous if fits else unknown)[name] = None
-            continue
-        i = index[fits[0]]
-        n_repeated += int(is_seen[i])
-        placed[i], is_seen[i] = score, True
+    at, unknown, ambiguous = _places(file, index, store)
+    placed = np.full(len(index), np.nan)
+    here = at >= 0
+    placed[at[here]] = file.scores[here]  # of several rows the last one counts
+    n_repeated = int(here.sum()) - len(np.unique(at[here]))
     has_score = np.isfinite(placed)
     if not has_score.any():
         raise _nothing_fits(file, [*unknown, *ambiguous], index)
@@ -187,6 +180,85 @@ def place_scores(
     return found, scores
 
 
+def _places(
+    file: ScoreFile, index: Mapping[str, int], store: str
+) -> tuple[NDArray[np.int64], dict[str, None], dict[str, None]]:
+    """Find the position of each name, -1 for none; the names that fit no image, and those that fit more."""
+    at = _in_bulk(file, index)
+    matcher = Matcher(index.keys(), store=store, without_endings=file.without_endings)
+    unknown: dict[str, None] = {}  # dicts as ordered sets
+    ambiguous: dict[str, None] = {}
+    for k in np.flatnonzero(at < 0).tolist():
+        name = file.names[k].as_py()
+        fits = matcher.find(name)
+        if len(fits) == 1:
+            at[k] = index[fits[0]]
+        else:
+            (ambiguous if fits else unknown)[name] = None
+    return at, unknown, ambiguous
+
+
+def _in_bulk(file: ScoreFile, index: Mapping[str, int]) -> NDArray[np.int64]:
+    """Find what `Matcher` finds, as far as it takes seconds for ten million names: -1 for the others."""
+    import pyarrow.compute as pc  # noqa: PLC0415 (only an import of scores needs it)
+
+    at = _positions(file.names, index)
+    if file.without_endings:
+        return at
+    names, left = file.names, np.arange(len(at))
+    is_flat = not any("/" in image_id for image_id in index)
+
+    def keep(is_kept: NDArray[np.bool_]) -> None:
+        nonlocal names, left
+        names, left = names.filter(is_kept), left[is_kept]
+
+    keep(at < 0)
+    _number_in_bulk(names, left, at, index)
+    keep(at[left] < 0)
+    while len(left):
+        at[left] = _positions(names, index)
+        keep(at[left] < 0)
+        keep(_contain(names, "/"))
+        names = pc.replace_substring_regex(names, r"^[^/]*/", "")  # a folder that the ids do not have
+        if not is_flat:  # a bare file name may fit several
+            keep(_contain(names, "/"))
+    return at
+
+
+def _number_in_bulk(
+    names: pa.LargeStringArray, left: NDArray[np.int64], at: NDArray[np.int64], index: Mapping[str, int]
+) -> None:
+    """Find the images that AnomalyMatch numbers in a folder of stores, and note their places in `at`."""
+    import pyarrow as pa  # noqa: PLC0415 (only an import of scores needs it)
+    import pyarrow.compute as pc  # noqa: PLC0415 (only an import of scores needs it)
+
+    numbered = np.asarray(pc.match_substring_regex(names, NUMBERED).to_numpy(zero_copy_only=False), bool)
+    names, left = names.filter(numbered), left[numbered]
+    stores = pc.replace_substring_regex(names, NUMBERED, r"\1")
+    numbers = pc.replace_substring_regex(names, NUMBERED, r"\2")
+    numbers = pc.replace_substring_regex(numbers, "^0+([0-9])", r"\1")
+    for width in WIDTHS:
+        if not len(left):
+            return
+        padded = pc.utf8_lpad(numbers, width, "0")
+        at[left] = _positions(pc.binary_join_element_wise(stores, padded, pa.scalar("/", padded.type)), index)
+        is_left = at[left] < 0
+        stores, numbers, left = stores.filter(is_left), numbers.filter(is_left), left[is_left]
+
+
+def _contain(names: pa.LargeStringArray, text: str) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc  # noqa: PLC0415 (only an import of scores needs it)
+
+    return np.asarray(pc.match_substring(names, text).to_numpy(zero_copy_only=False), bool)
+
+
+def _positions(names: pa.LargeStringArray, index: Mapping[str, int]) -> NDArray[np.int64]:
+    if hasattr(index, "positions"):
+        found: NDArray[np.int64] = index.positions(names)
+        return found
+    return np.array([index.get(name, -1) for name in names.to_pylist()], np.int64)
+
+
 def _read_table(path: Path, head: bytes, column: str | None) -> ScoreFile:
     import pyarrow as pa  # noqa: PLC0415 (only an import of scores needs it)
     import pyarrow.csv as pc  # noqa: PLC0415
@@ -208,7 +280,7 @@ def _read_table(path: Path, head: bytes, column: str | None) -> ScoreFile:
         raise ScoreError(f"{path.name!r} cannot be read as a table: {error}.") from error
     of_astronomaly = is_of_astronomaly(header)
     return ScoreFile(
-        names=table.column(0).to_pylist(),
+        names=pa.concat_arrays(table.column(0).chunks) if len(table) else pa.array([], pa.large_string()),
         scores=_numbers(path.name, header[values], table.column(1).to_pylist()),
         origin=f"{path.name!r}" + (" (Astronomaly)" if of_astronomaly else ""),
         without_endings=of_astronomaly,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images import packed
-from amatch_widgets.images.ids import hash_ids
+from amatch_widgets.images.ids import NumberedIds, hash_ids
 from amatch_widgets.images.packed import IdIndex, PackedIds
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -27,6 +27,9 @@ def test_it_is_the_sequence_it_was_made_of(texts, other):
     assert (ids.position(other) is None) == (other not in texts)
     assert (other in ids) == (other in texts)
     assert dict(IdIndex(ids)) == {text: i for i, text in enumerate(texts)}
+    wanted = [*texts[::-1], other, *texts]
+    expected = [-1 if ids.position(text) is None else ids.position(text) for text in wanted]
+    assert ids.positions(wanted).tolist() == expected
 
 
 def test_slices_and_negative_indices_are_those_of_a_list():
@@ -47,6 +50,8 @@ def test_blocks_make_no_difference(monkeypatch):
     np.testing.assert_array_equal(whole._hashes, parts._hashes)
     assert list(parts) == texts
     assert parts.index("stamp 999") == 999
+    assert parts.positions(texts[::-1]).tolist() == list(range(999, -1, -1))
+    assert IdIndex(NumberedIds(20)).positions(pa.array(["07", "x", "20", "00"])).tolist() == [7, -1, -1, 0]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,7 @@ def test_two_ids_of_one_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr(packed, "_hashes", lambda array: np.zeros(len(array), np.uint64))
     ids = PackedIds(["b", "a", "c"])
     assert [ids.position(i) for i in ("a", "b", "c", "d")] == [1, 0, 2, None]
+    assert ids.positions(["a", "d", "b", "c", "a"]).tolist() == [1, -1, 0, 2, 1]
     with pytest.raises(SourceError, match="'a' is given more than once"):
         PackedIds(["c", "a", "b", "a"])
 

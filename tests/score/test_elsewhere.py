@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import zarr
 
 from amatch_widgets.errors import ScoreError
+from amatch_widgets.images.packed import IdIndex, PackedIds
+from amatch_widgets.images.source import index_of, open_source
+from amatch_widgets.labels.match import Matcher
 from amatch_widgets.score.elsewhere import ScoreFile, place_scores, read_scores
 
 IDS = ["a/1.png", "a/2.png", "b/1.png", "0007", "7"]
@@ -24,7 +31,7 @@ def file(tmp_path):
 
 
 def of(names, scores, **more):
-    return ScoreFile(list(names), np.array(scores, np.float64), "'x.csv'", **more)
+    return ScoreFile(pa.array(names, pa.large_string()), np.array(scores, np.float64), "'x.csv'", **more)
 
 
 # ---- tables -----------------------------------------------------------------------------------
@@ -41,7 +48,7 @@ def of(names, scores, **more):
 )
 def test_a_table_of_names_and_scores_is_read(file, text):
     found = read_scores(file(text))
-    assert list(found.names) == ["a/1.png", "0007"]
+    assert found.names.to_pylist() == ["a/1.png", "0007"]
     assert found.scores.tolist() == [0.25, 1.0]
     assert (found.origin, found.without_endings) == ("'scores.csv'", False)
 
@@ -50,7 +57,7 @@ def test_names_may_hold_separators_quotes_and_line_ends(file):
     names = ['a,"b"\n.png', "ü;\t.png"]
     path = file("")
     pd.DataFrame({"id": names, "score": [0.5, 0.75]}).to_csv(path, index=False)
-    assert list(read_scores(path).names) == names
+    assert read_scores(path).names.to_pylist() == names
 
 
 def test_the_table_of_astronomaly_has_names_without_endings_in_a_column_without_a_name(tmp_path):
@@ -60,7 +67,7 @@ def test_the_table_of_astronomaly_has_names_without_endings_in_a_column_without_
     )
     table.to_csv(path)
     found = read_scores(path)
-    assert (list(found.names), found.scores.tolist()) == (["2", "0007"], [1.5, 3.5])
+    assert (found.names.to_pylist(), found.scores.tolist()) == (["2", "0007"], [1.5, 3.5])
     assert (found.origin, found.without_endings) == ("'ml_scores.csv' (Astronomaly)", True)
     assert read_scores(path, column="score").scores.tolist() == [4.5, 0.0]
     table[["score"]].to_csv(path)
@@ -151,3 +158,69 @@ def test_names_without_endings_fit_where_one_image_has_them():
 def test_a_file_of_other_images_is_refused(names, scores, words):
     with pytest.raises(ScoreError, match=words):
         place_scores(of(names, scores), INDEX)
+
+
+def every_way(name):
+    return [
+        name,
+        f" {name}",
+        f"./{name}",
+        f"/data/{name}",
+        f"C:\\data\\{name}",
+        f"/a/b/{name}",
+        name.rpartition("/")[2],
+    ]
+
+
+@pytest.mark.parametrize(
+    "ids", [IDS, ["1.png", "2.png", "0007"], ["s/03", "s/00", "t__image_000001/1234567", "003"]]
+)
+def test_many_names_at_once_mean_what_each_means_by_itself(ids):
+    numbered = [
+        "s__image_000003",
+        "s__image_3",
+        "s__image_000000",
+        "t__image_000001__image_1234567",
+        "x__image_000003",
+    ]
+    names = [way for image_id in ids for way in every_way(image_id)] + numbered
+    packed = PackedIds(pa.array(ids, pa.large_string()))
+    for index in ({i: k for k, i in enumerate(ids)}, IdIndex(packed)):
+        matcher = Matcher(ids, store="x")
+        for name in names:
+            fits = matcher.find(name)
+            file = of([name, ids[0]], [0.25, np.nan])
+            if len(fits) != 1:
+                with pytest.raises(ScoreError):
+                    place_scores(file, index, store="x")
+                continue
+            if fits[0] == ids[0]:
+                file = of([ids[0], name], [np.nan, 0.25])
+            _, scores = place_scores(file, index, store="x")
+            assert np.flatnonzero(np.isfinite(scores)).tolist() == [ids.index(fits[0])], name
+
+
+def test_many_names_with_folders_that_the_ids_lack_take_seconds(tmp_path):
+    n = 200_000
+    ids = [f"tile_{k % 50:03d}/{k:07d}.png" for k in range(n)]
+    index = IdIndex(PackedIds(pa.array(ids, pa.large_string())))
+    file = of([f"/old/place/{i}" for i in ids], np.linspace(0, 1, n))
+    started = time.perf_counter()
+    found, scores = place_scores(file, index)
+    assert time.perf_counter() - started < 20  # one by one it took 50 s and more
+    assert found.n_scored == n
+    assert scores[-1] == 1
+
+
+def test_the_numbers_of_anomalymatch_are_those_of_the_images_in_real_stores(tmp_path):
+    for batch, n in (("batch_001", 12), ("batch_002", 3)):
+        group = zarr.open_group(tmp_path / batch / "images.zarr", mode="w")
+        group.create_array("images", data=np.zeros((n, 4, 4, 3), np.uint8))
+    folder = open_source(tmp_path)
+    names = [f"batch_001__image_{k:06d}" for k in range(12)] + [f"batch_002__image_{k:06d}" for k in range(3)]
+    _, scores = place_scores(of(names, np.arange(15) / 16), index_of(folder), store=folder.name)
+    np.testing.assert_array_equal(scores, np.arange(15, dtype=np.float32) / 16)
+    alone = open_source(tmp_path / "batch_001" / "images.zarr")
+    found, scores = place_scores(of(names, np.arange(15) / 16), index_of(alone), store=alone.name)
+    np.testing.assert_array_equal(scores, np.arange(12, dtype=np.float32) / 16)
+    assert found.unknown_ids == tuple(names[12:])
