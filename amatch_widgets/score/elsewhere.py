@@ -14,6 +14,7 @@ import numpy as np
 from amatch_widgets.errors import ScoreError
 from amatch_widgets.labels.astronomaly import is_of_astronomaly
 from amatch_widgets.labels.match import NUMBERED, WIDTHS, Matcher, misfits
+from amatch_widgets.score.predictions_db import MAGIC, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +97,7 @@ class ScoreImport:
 
 
 def read_scores(path: str | os.PathLike[str], *, column: str | None = None) -> ScoreFile:
-    """Read a table of scores: CSV with a row for each image.
+    """Read the scores of a file: CSV with a row for each image, or the ``predictions.db`` of AnomalyMatch 2.
 
     Such tables are the scores that AnomalyMatch writes for an iteration, the ``ml_scores.csv`` of
     Astronomaly, and the shortlists of this program.
@@ -121,6 +122,11 @@ def read_scores(path: str | os.PathLike[str], *, column: str | None = None) -> S
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ScoreError(f"The scores {str(name)!r} cannot be read: {reason}.") from error
+    if head.startswith(MAGIC):
+        if column is not None:
+            raise ScoreError(f"column= is for tables of text, and {Path(path).name!r} is none. Leave it out.")
+        names, scores = read_predictions(Path(path))
+        return ScoreFile(names, scores, f"{Path(path).name!r} (AnomalyMatch 2)")
     return _read_table(Path(path), head, column)
 
 
