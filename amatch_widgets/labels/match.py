@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
-__all__ = ["NUMBERED", "Matcher", "misfits"]
+__all__ = ["NUMBERED", "WIDTHS", "Matcher", "misfits"]
 
 # How AnomalyMatch 2 names an image of a Zarr store without names: the store or its batch, and the number.
 NUMBERED = r"(?s)^(.+)__image_([0-9]{6,})$"  # as Arrow understands it too
+WIDTHS = range(1, 10)  # of our own numbers, which have as many digits as the largest of their store
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
@@ -60,8 +61,9 @@ class Matcher:
         found = re.fullmatch(NUMBERED, name)
         if found is None:
             return []
-        number = str(int(found[2]))
-        return [f"{found[1]}/{number}", *([number] if found[1] == self._store else [])]
+        numbers = [f"{int(found[2]):0{width}d}" for width in WIDTHS]
+        of_store = numbers if found[1] == self._store else []
+        return [*(f"{found[1]}/{number}" for number in numbers), *of_store]
 
     def _told(self, basename: str) -> str:
         return _ENDING.sub("", basename) if self._without_endings else basename

@@ -1,4 +1,4 @@
-"""Scores that another program gave the images: a table of them."""
+"""Scores that another program gave the images, read from its file and put beside the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from amatch_widgets.errors import ScoreError
 from amatch_widgets.labels.astronomaly import is_of_astronomaly
-from amatch_widgets.labels.match import NUMBERED, Matcher, misfits
+from amatch_widgets.labels.match import NUMBERED, WIDTHS, Matcher, misfits
+from amatch_widgets.score.predictions_db import MAGIC, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,15 +97,15 @@ class ScoreImport:
 
 
 def read_scores(path: str | os.PathLike[str], *, column: str | None = None) -> ScoreFile:
-    """Read a table of scores: CSV with a row for each image.
+    """Read the scores of a file: CSV with a row for each image, or the ``predictions.db`` of AnomalyMatch 2.
 
-    Such are the scores that AnomalyMatch writes for an iteration, the ``ml_scores.csv`` of Astronomaly,
-    and the shortlists of this program.
+    Such tables are the scores that AnomalyMatch writes for an iteration, the ``ml_scores.csv`` of
+    Astronomaly, and the shortlists of this program.
 
     Parameters
     ----------
     path : str or path
-        UTF-8. The first row names the columns: `id` or `filename`, or a first one without a name as
+        A CSV is UTF-8. The first row names the columns: `id` or `filename`, or a first one without a name as
         pandas writes it; and `score` or `trained_score`.
     column : str, optional
         Name of the column of scores; by default `trained_score` if it is there, else `score`.
@@ -121,6 +122,11 @@ def read_scores(path: str | os.PathLike[str], *, column: str | None = None) -> S
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ScoreError(f"The scores {str(name)!r} cannot be read: {reason}.") from error
+    if head.startswith(MAGIC):
+        if column is not None:
+            raise ScoreError(f"column= is for tables of text, and {Path(path).name!r} is none. Leave it out.")
+        names, scores = read_predictions(Path(path))
+        return ScoreFile(names, scores, f"{Path(path).name!r} (AnomalyMatch 2)")
     return _read_table(Path(path), head, column)
 
 
@@ -213,9 +219,8 @@ def _in_bulk(file: ScoreFile, index: Mapping[str, int]) -> NDArray[np.int64]:
         names, left = names.filter(is_kept), left[is_kept]
 
     keep(at < 0)
-    of_store = pc.replace_substring_regex(names, NUMBERED, r"\1/\2")
-    plain = pc.replace_substring_regex(of_store, "/0+([0-9]+)$", r"/\1")
-    names = pc.if_else(pc.match_substring_regex(names, NUMBERED), plain, names)
+    _number_in_bulk(names, left, at, index)
+    keep(at[left] < 0)
     while len(left):
         at[left] = _positions(names, index)
         keep(at[left] < 0)
@@ -224,6 +229,27 @@ def _in_bulk(file: ScoreFile, index: Mapping[str, int]) -> NDArray[np.int64]:
         if not is_flat:  # a bare file name may fit several
             keep(_contain(names, "/"))
     return at
+
+
+def _number_in_bulk(
+    names: pa.LargeStringArray, left: NDArray[np.int64], at: NDArray[np.int64], index: Mapping[str, int]
+) -> None:
+    """Find the images that AnomalyMatch numbers in a folder of stores, and note their places in `at`."""
+    import pyarrow as pa  # noqa: PLC0415 (only an import of scores needs it)
+    import pyarrow.compute as pc  # noqa: PLC0415 (only an import of scores needs it)
+
+    numbered = np.asarray(pc.match_substring_regex(names, NUMBERED).to_numpy(zero_copy_only=False), bool)
+    names, left = names.filter(numbered), left[numbered]
+    stores = pc.replace_substring_regex(names, NUMBERED, r"\1")
+    numbers = pc.replace_substring_regex(names, NUMBERED, r"\2")
+    numbers = pc.replace_substring_regex(numbers, "^0+([0-9])", r"\1")
+    for width in WIDTHS:
+        if not len(left):
+            return
+        padded = pc.utf8_lpad(numbers, width, "0")
+        at[left] = _positions(pc.binary_join_element_wise(stores, padded, pa.scalar("/", padded.type)), index)
+        is_left = at[left] < 0
+        stores, numbers, left = stores.filter(is_left), numbers.filter(is_left), left[is_left]
 
 
 def _contain(names: pa.LargeStringArray, text: str) -> NDArray[np.bool_]:

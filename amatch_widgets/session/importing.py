@@ -38,7 +38,7 @@ class Importing(Parts):
         ----------
         path : path
             A CSV with the columns id or filename, and score: of AnomalyMatch, of this program, or the
-            ``ml_scores.csv`` of Astronomaly.
+            ``ml_scores.csv`` of Astronomaly; or the ``predictions.db`` of AnomalyMatch 2.
         column : str, optional
             The column of scores; by default ``trained_score`` if there is one, else ``score``.
         lowest_first : bool

@@ -51,7 +51,7 @@ def test_blocks_make_no_difference(monkeypatch):
     assert list(parts) == texts
     assert parts.index("stamp 999") == 999
     assert parts.positions(texts[::-1]).tolist() == list(range(999, -1, -1))
-    assert IdIndex(NumberedIds(20)).positions(pa.array(["7", "x", "20", "0"])).tolist() == [7, -1, -1, 0]
+    assert IdIndex(NumberedIds(20)).positions(pa.array(["07", "x", "20", "00"])).tolist() == [7, -1, -1, 0]
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,15 @@ def test_removed_is_no_label_in_the_table_of_a_session_with_iterations(file):
 @pytest.mark.parametrize(
     ("name", "image_id"),
     [
-        ("batch_001__image_000042", "batch_001/42"),
+        ("batch_001__image_000042", "batch_001/042"),
         ("batch_001__image_1234567", "batch_001/1234567"),
         ("the__image_000001__image_000007", "the__image_000001/7"),
-        ("alone__image_000003", "3"),
-        ("batch_001/42", "batch_001/42"),
+        ("alone__image_000003", "03"),
+        ("batch_001/042", "batch_001/042"),
     ],
 )
 def test_labels_of_version_2_number_the_images_of_a_zarr_store(file, name, image_id):
-    ids = ["batch_001/42", "batch_001/1234567", "the__image_000001/7", "3", "42"]
+    ids = ["batch_001/042", "batch_001/1234567", "the__image_000001/7", "03", "42"]
     found = read_label_csv(file(f"id,label\n{name},anomaly\n"), ids, store="alone")
     assert found.labels == {image_id: "anomaly"}
 

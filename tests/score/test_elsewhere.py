@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import zarr
 
 from amatch_widgets.errors import ScoreError
 from amatch_widgets.images.packed import IdIndex, PackedIds
+from amatch_widgets.images.source import index_of, open_source
 from amatch_widgets.labels.match import Matcher
 from amatch_widgets.score.elsewhere import ScoreFile, place_scores, read_scores
 
@@ -171,7 +173,7 @@ def every_way(name):
 
 
 @pytest.mark.parametrize(
-    "ids", [IDS, ["1.png", "2.png", "0007"], ["s/3", "s/0", "t__image_000001/1234567", "3"]]
+    "ids", [IDS, ["1.png", "2.png", "0007"], ["s/03", "s/00", "t__image_000001/1234567", "003"]]
 )
 def test_many_names_at_once_mean_what_each_means_by_itself(ids):
     numbered = [
@@ -208,3 +210,17 @@ def test_many_names_with_folders_that_the_ids_lack_take_seconds(tmp_path):
     assert time.perf_counter() - started < 20  # one by one it took 50 s and more
     assert found.n_scored == n
     assert scores[-1] == 1
+
+
+def test_the_numbers_of_anomalymatch_are_those_of_the_images_in_real_stores(tmp_path):
+    for batch, n in (("batch_001", 12), ("batch_002", 3)):
+        group = zarr.open_group(tmp_path / batch / "images.zarr", mode="w")
+        group.create_array("images", data=np.zeros((n, 4, 4, 3), np.uint8))
+    folder = open_source(tmp_path)
+    names = [f"batch_001__image_{k:06d}" for k in range(12)] + [f"batch_002__image_{k:06d}" for k in range(3)]
+    _, scores = place_scores(of(names, np.arange(15) / 16), index_of(folder), store=folder.name)
+    np.testing.assert_array_equal(scores, np.arange(15, dtype=np.float32) / 16)
+    alone = open_source(tmp_path / "batch_001" / "images.zarr")
+    found, scores = place_scores(of(names, np.arange(15) / 16), index_of(alone), store=alone.name)
+    np.testing.assert_array_equal(scores, np.arange(12, dtype=np.float32) / 16)
+    assert found.unknown_ids == tuple(names[12:])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,3 +121,17 @@ def test_an_export_says_that_the_scores_were_imported(session, table, tmp_path):
     session.export(own, n=60)
     assert session.import_scores(own).n_scored == 60  # its own table is one of scores too
     np.testing.assert_array_equal(session.scores, SCORES)
+
+
+def test_the_database_of_anomalymatch_ranks(session, tmp_path):
+    path = tmp_path / "predictions.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE results (id INTEGER PRIMARY KEY, filename TEXT, score INTEGER)")
+        database.execute("CREATE TABLE run_metadata (key TEXT, value TEXT)")
+        database.execute("INSERT INTO run_metadata VALUES ('schema_version', '4')")
+        rows = zip([f"/data/{i}" for i in SKY.ids], SCORES.view(np.uint32).tolist(), strict=True)
+        database.executemany("INSERT INTO results(filename, score) VALUES (?, ?)", rows)
+        database.commit()
+    assert session.import_scores(path).n_scored == 60
+    np.testing.assert_array_equal(session.scores, SCORES)
+    assert session.ranking_note == "Ranked by the model behind 'predictions.db' (AnomalyMatch 2)."
