@@ -27,6 +27,10 @@ def test_an_unsaved_notebook_shows_its_session_again_after_a_reload(notebook, sk
 
 def test_a_second_tab_follows_the_labels_and_stars_of_the_first(notebook, sky):
     first = show(notebook, sky)
+    # Once the images are embedded, a list made anew stays as it is: both tabs then have the same one.
+    first.page.wait_for_selector(".amw-train:enabled")
+    first.page.click(".amw-refresh")
+    first.page.wait_for_selector(".amw-tile .amw-score")
     second = copy.copy(first)
     second.page = first.page.context.new_page()
     second.page.set_default_timeout(60_000)
