@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ ALLOWED = (
     "fixed-shape tensors"
 )
 _LISTED = 20  # columns in a message
+_TUPLE = re.compile(r"^\s*\((.*)\)\s*$")  # as Python writes a shape; JSON has brackets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,8 +259,8 @@ def _declared_shape(schema: pa.Schema, name: str) -> tuple[int, ...] | None:
         features = None
     for found in ((schema.field(name).metadata or {}).get(b"shape"), features, of_file.get(b"shape")):
         try:
-            shape = ast.literal_eval(found.decode()) if isinstance(found, bytes) else found
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            shape = json.loads(_TUPLE.sub(r"[\1]", found.decode())) if isinstance(found, bytes) else found
+        except (ValueError, RecursionError):
             continue
         if isinstance(shape, list | tuple) and len(shape) in (2, 3) and all(type(s) is int for s in shape):
             return tuple(shape)

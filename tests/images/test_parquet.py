@@ -16,6 +16,7 @@ from PIL import Image
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images import kept, rowgroups
+from amatch_widgets.images.column import _declared_shape
 from amatch_widgets.images.files import FolderSource
 from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.images.packed import PackedIds
@@ -577,3 +578,21 @@ def test_very_many_ids_are_read_without_python_objects(tmp_path):
     tracemalloc.stop()
     assert source.ids[-1] == "299999"
     assert most < 30e6
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        (b"[6, 5]", (6, 5)),
+        (b"(6, 5, 3)", (6, 5, 3)),
+        (b"6", None),
+        (b"(6, 'x')", None),
+        (b"__import__('os')", None),
+        (b"(" * 100_000, None),
+        (b"[" * 100_000, None),
+        (b"\xff", None),
+    ],
+)
+def test_a_shape_in_the_metadata_is_data_and_nothing_else(text, shape):
+    schema = pa.schema([pa.field("image", pa.list_(pa.uint8()))], metadata={b"shape": text})
+    assert _declared_shape(schema, "image") == shape
