@@ -156,10 +156,8 @@ class _Hand:
         self._client, self._distributed = client, distributed
         self._what, self._where, self._options = [source, ranker], where, options
         self._shared: list[Any] | None = None
-        self._run, self._n_submitted = (
-            uuid.uuid4().hex,
-            0,
-        )  # a key is never used again: it may be on its way out
+        # A key is never used again: what has it may be on its way out.
+        self._run, self._n_submitted = uuid.uuid4().hex, 0
         self.futures: dict[Any, int] = {}
 
     def work(self, waiting: deque[int]) -> Iterator[tuple[int, ScoredPart | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -182,7 +183,7 @@ class Ranker:
             ranked_by="both", instant=instant[0], deep=deep[0], weight=weight, ladders=ladders, **options
         )
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """32 hex digits that say which scores it gives."""
         digest = hashlib.blake2b(digest_size=16)

@@ -195,7 +195,7 @@ def score_first(
     Yields
     ------
     ScoringProgress
-        After each batch; counts the images of the parts that are there, and those scored by now.
+        After each batch; counts these images alone.
     """
     before = [c for c in parts.cycles() if c.number < cycle.number]
     if not before or parts.first(cycle) or not parts.missing(cycle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HDF5Source", "is_hdf5", "open_hdf5"]
+__all__ = ["HDF5Source", "is_hdf5"]
 
 _SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -92,7 +93,11 @@ class HDF5Source:
     ) -> None:
         self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self.name = name or os.path.splitext(os.path.basename(self._path))[0]  # noqa: PTH119, PTH122 - as above
-        self._options = {"dataset": dataset, "axes": check_axes(axes), "ids_from": ids_from}
+        self._options: dict[str, Any] = {
+            "dataset": dataset,
+            "axes": check_axes(axes),
+            "ids_from": ids_from,
+        }
         self._handle = Handle(self._path, dataset)
         try:
             images = self._handle.images()
@@ -123,7 +128,7 @@ class HDF5Source:
         return f"HDF5Source({self._path!r}, {self._handle.name!r}, {len(self)} images, {ids})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_hdf5, (self._path, *self._options.values(), self.name)
+        return partial(HDF5Source, **self._options, name=self.name), (self._path,)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image; see `ImageSource.read`. The hint `min_side` is used for encoded JPEG images."""
@@ -193,17 +198,6 @@ class HDF5Source:
             )
         self._ids_from = None
         return NumberedIds(n)
-
-
-def open_hdf5(
-    path: str | os.PathLike[str],
-    dataset: str | None = None,
-    axes: str | None = None,
-    ids_from: str | None = None,
-    name: str | None = None,
-) -> HDF5Source:
-    """Open an HDF5 file; see `HDF5Source`."""
-    return HDF5Source(path, dataset=dataset, axes=axes, ids_from=ids_from, name=name)
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["ZarrSource", "find_stores", "open_zarr"]
+__all__ = ["ZarrSource", "find_stores"]
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 _BATCH = "images.zarr"  # in a folder for each batch, as images_to_zarr and Cutana write
@@ -98,7 +98,11 @@ class ZarrSource:
     ) -> None:
         self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self.name = name or _short(self._path) or self._path
-        self._options = {"dataset": dataset, "axes": check_axes(axes), "ids_from": ids_from}
+        self._options: dict[str, Any] = {
+            "dataset": dataset,
+            "axes": check_axes(axes),
+            "ids_from": ids_from,
+        }
         self._open = lru_cache(_KEPT_OPEN)(self._open_store)
         self.skipped: dict[str, str] = {}
         self._stores = self._look_at(find_stores(self._path) or [self._path])
@@ -119,7 +123,7 @@ class ZarrSource:
         return f"ZarrSource({self._path!r}, {stores}{skipped}{len(self)} images, {ids})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_zarr, (self._path, *self._options.values(), self.name)
+        return partial(ZarrSource, **self._options, name=self.name), (self._path,)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image; see `ImageSource.read`. The hint `min_side` is not used."""
@@ -222,17 +226,6 @@ class ZarrSource:
             )
         where = f"What lies in {self._path!r}"
         return pack_ids(join_ids(((s.name, s.stack.n, s.ids) for s in self._stores), where), where)
-
-
-def open_zarr(
-    path: str | os.PathLike[str],
-    dataset: str | None = None,
-    axes: str | None = None,
-    ids_from: str | None = None,
-    name: str | None = None,
-) -> ZarrSource:
-    """Open a Zarr store or a folder of stores; see `ZarrSource`."""
-    return ZarrSource(path, dataset=dataset, axes=axes, ids_from=ids_from, name=name)
 
 
 def find_stores(path: str | os.PathLike[str]) -> list[str]:
