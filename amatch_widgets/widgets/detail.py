@@ -67,6 +67,7 @@ class Detail(Part):
     template_file = (__file__, "detail.vue")
 
     is_open = Bool(False).tag(sync=True)
+    closed = Unicode("").tag(sync=True)  # the token of the browser that closed it last
     is_guest = Bool(False).tag(sync=True)  # of a gallery
     number = Int(0).tag(sync=True)  # of the request: what arrives for an older one is not shown
     image_id = Unicode("").tag(sync=True)
@@ -218,9 +219,11 @@ class Detail(Part):
         self._visit(self.home)
 
     @handler("Closing the image")
-    def vue_do_leave(self, _data: dict[str, Any]) -> None:
+    def vue_do_leave(self, data: dict[str, Any]) -> None:
         """Close the detail."""
-        self.leave()
+        with self.hold_sync():
+            self.closed = str(data.get("token", ""))
+            self.leave()
 
     @handler("Loading a part of the image")
     def vue_do_part(self, data: dict[str, Any]) -> None:

@@ -320,7 +320,7 @@ class Gallery(Pages):
     def vue_do_look(self, data: dict[str, Any]) -> None:
         """Let an image be seen closely, and go with the cursor from then on."""
         (image_id,) = self._images_of(data | {"indices": [data.get("index")]})
-        self.looking = {key: data.get(key) for key in ("serial", "index", "view")}
+        self.looking = {key: data.get(key) for key in ("serial", "index", "view", "turn")}
         self._look_at(image_id)
 
     # How a page is made; the lock is held.

@@ -419,9 +419,9 @@ def board(session, monkeypatch):
 
 def test_the_gallery_opens_the_detail_of_a_tile(board):
     serial = board.gallery.page["serial"]
-    board.gallery.vue_do_look({"serial": serial, "index": 4, "view": "v"})
+    board.gallery.vue_do_look({"serial": serial, "index": 4, "view": "v", "turn": 1})
     assert board.detail.image_id == board.gallery.image_ids[4]
-    assert board.gallery.looking == {"serial": serial, "index": 4, "view": "v"}
+    assert board.gallery.looking == {"serial": serial, "index": 4, "view": "v", "turn": 1}
     board.detail.vue_do_leave({})
     assert board.gallery.looking == {}
     board.gallery.vue_do_look({"serial": serial, "index": 99, "view": "v"})
