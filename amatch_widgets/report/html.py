@@ -246,6 +246,8 @@ def _basis(session: Session) -> str:
         ["fingerprint", source.fingerprint()],
         ["images", f"{len(source):,}"],
         ["channels", source.channels],
+        ["seen by the model at", f"{session.image.size} px"],
+        ["seen by the model as", session.image.summary or "the bands as they are, linear"],
         ["seed", session.config.seed],
         ["training steps", session.step],
         ["training cycles", session.cycle],

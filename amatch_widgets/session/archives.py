@@ -9,7 +9,7 @@ from amatch_widgets.archive.cluster import score_on_cluster
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import part_rows_for, score_first, score_missing
 from amatch_widgets.archive.scores import ArchiveScores
-from amatch_widgets.errors import NotTrainedError, SourceError
+from amatch_widgets.errors import NotTrainedError
 from amatch_widgets.events import Event, Message
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Archives"]
 
-_GREY, _RGB, _RGBA = 1, 3, 4
 _THREADS = 2
 
 
@@ -36,8 +35,6 @@ class Archives:
     ----------
     folder : Path
         Where the scores lie, each archive's in a folder of its own.
-    source : ImageSource
-        The session's.
     manifest : callable
         Returns the manifest as it is now.
     board : Scoreboard
@@ -54,14 +51,13 @@ class Archives:
     def __init__(
         self,
         folder: Path,
-        source: ImageSource,
         *,
         manifest: Callable[[], Manifest],
         board: Scoreboard,
         begin: Callable[[], Start | None],
         trained: Callable[[], Classifier],
     ) -> None:
-        self._folder, self._source, self._manifest, self._board = folder, source, manifest, board
+        self._folder, self._manifest, self._board = folder, manifest, board
         self._begin, self._trained = begin, trained
 
     def check(self, archive: ImageSource) -> None:
@@ -85,19 +81,7 @@ class Archives:
                 f"The {self._board.deep_name} takes part in the ranking, and only its scores are here. Train "
                 "first, session.train(), to score other images."
             )
-        ours, theirs = (getattr(source, "bands", None) for source in (self._source, archive))
-        if ours and theirs and tuple(ours) != tuple(theirs):
-            raise SourceError(
-                f"{archive.name!r} has the bands {', '.join(theirs)}, and the model has learnt from "
-                f"{', '.join(ours)}. Open the archive with the same bands in the same order."
-            )
-        wanted, found = self._manifest().image.channels, archive.channels
-        fits = found == wanted or (wanted == _RGB and found in (_GREY, _RGBA))
-        if not fits:
-            raise SourceError(
-                f"The images of {archive.name!r} have {found} channels, and the model has learnt from "
-                f"{wanted}. Open the archive with the same bands."
-            )
+        self._manifest().image.check(archive)
 
     def path_of(self, archive: ImageSource) -> Path:
         """Return the folder that an archive's scores lie in by default."""
@@ -183,7 +167,10 @@ class Archives:
 
         config = self._manifest().train
         base = build_classifier(
-            config.backbone, channels=self._source.channels, weights=config.weights, seed=config.seed
+            config.backbone,
+            channels=self._manifest().image.channels,
+            weights=config.weights,
+            seed=config.seed,
         )
         model = VectorClassifier(base, start.shape)
         model.begin(start)

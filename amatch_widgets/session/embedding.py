@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +80,7 @@ def embed_images(
 
     n, rng = len(source), np.random.default_rng(config.seed)
     model = build_classifier(
-        config.backbone, channels=source.channels, weights=config.weights, seed=config.seed
+        config.backbone, channels=image.channels, weights=config.weights, seed=config.seed
     ).to(choose_device(config.device))
     if has_up is None:
         yield EmbeddingProgress(0, n, 0.0, float("inf"))
@@ -93,7 +92,7 @@ def embed_images(
         "format": _FORMAT,
         "source": source.fingerprint(),
         "n_images": n,
-        "image": asdict(image),
+        "image": image.to_dict(),
         "backbone": config.backbone,
         "weights": digest(model),
         "side": side,

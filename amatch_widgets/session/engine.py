@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from amatch_widgets.images.pixels import PixelPool
+    from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.backbone import Classifier
     from amatch_widgets.learn.config import TrainConfig
@@ -65,6 +66,8 @@ class Engine:
         Returns where a training starts, or None without embeddings.
     has_up : callable
         Returns whether the images have an up; asked once there are embeddings.
+    image : callable
+        Returns how the images are prepared.
 
     Attributes
     ----------
@@ -91,12 +94,13 @@ class Engine:
         embed: Callable[[], Generator[Event]],
         begin: Callable[[], Start | None],
         has_up: Callable[[], bool | None],
+        image: Callable[[], Preprocess],
     ) -> None:
         self._config = config
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
-        self.embed, self._begin, self._has_up = embed, begin, has_up
+        self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
         self._trainer: Trainer | None = None
         self._health = HealthMonitor(restart=config.restart)
         self.cycle, self.step = workspace.last_step()
@@ -245,10 +249,18 @@ class Engine:
                 dihedral = not self._has_up()
             config = dataclasses.replace(self._config, dihedral=dihedral)
             shape = start.shape if start else None
+            image = self._image()
             if checkpoints:
-                kept = read_details(checkpoints[-1]).get("vectors")
+                details = read_details(checkpoints[-1])
+                if details.get("image", image.to_dict()) != image.to_dict():
+                    raise WorkspaceError(
+                        f"The model in {str(checkpoints[-1])!r} was trained on images prepared otherwise: "
+                        f"{details['image']}; now it is {image}. Take the image= of then, or move the file "
+                        "away to train anew; the labels are safe."
+                    )
+                kept = details.get("vectors")
                 shape = VectorShape(**kept) if kept else None
-            trainer = Trainer(config, self._source.channels, is_blank=bool(checkpoints), shape=shape)
+            trainer = Trainer(config, image.channels, is_blank=bool(checkpoints), shape=shape)
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
             self._trainer, self._saved_step = trainer, trainer.step
@@ -261,7 +273,11 @@ class Engine:
         if trainer.step == self._saved_step:
             return
         version, labels = self._training_labels()
-        details = {"labels": {"version": version, "n": len(labels)}, "time": utc_now()}
+        details = {
+            "labels": {"version": version, "n": len(labels)},
+            "image": self._image().to_dict(),
+            "time": utc_now(),
+        }
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
         self._saved_step = trainer.step
         self._workspace.prune_checkpoints()

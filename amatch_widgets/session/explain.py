@@ -157,7 +157,10 @@ class Explainer:
             self._embedder, config = None, self._manifest().train
             # It leaves the random numbers of a training alone.
             model = build_classifier(
-                config.backbone, channels=self._source.channels, weights=config.weights, seed=config.seed
+                config.backbone,
+                channels=self._manifest().image.channels,
+                weights=config.weights,
+                seed=config.seed,
             )
             if digest(model) != key["weights"]:
                 raise StateError(

@@ -79,14 +79,14 @@ class Manifest:
         ConfigError
             If an option is asked for that cannot change any more.
         """
-        if image is not None and image.channels != source.channels:
-            image = dataclasses.replace(image, channels=source.channels)
+        image = None if image is None else image.fitted(source)
         found = workspace.manifest()
         if found is None:
             manifest = cls(train or TrainConfig(), image or _natural_preprocess(source))
         else:
             _check_source(workspace.path, found, source)
-            kept = cls(*_options(workspace.path, found), **_measured(found))
+            trained, prepared = _options(workspace.path, found)
+            kept = cls(trained, prepared.fitted(source), **_measured(found))
             kept._check(workspace, train, image)
             manifest = dataclasses.replace(kept, train=train or kept.train, image=image or kept.image)
         manifest.write(workspace, source)
@@ -145,7 +145,7 @@ def _natural_preprocess(source: ImageSource) -> Preprocess:
         with contextlib.suppress(ImageReadError):  # it will be listed when its turn comes
             side = min(source.read(index, min_side=_LARGEST_SIDE).shape[:2])
             break
-    return Preprocess(size=max(_SMALLEST_SIDE, min(side, _LARGEST_SIDE)), channels=source.channels)
+    return Preprocess(size=max(_SMALLEST_SIDE, min(side, _LARGEST_SIDE))).fitted(source)
 
 
 def _check_source(path: Path, found: dict[str, Any], source: ImageSource) -> None:

@@ -12,7 +12,7 @@ from amatch_widgets.images.render import Rendering, encode_picture, render
 from amatch_widgets.images.source import read_many
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -34,12 +34,19 @@ class Pictures:
     source : ImageSource
     index : mapping of str to int
         Id to position in the source. All methods take an id that is in it.
-    image : Preprocess
-        How the model sees the images; thumbnails have its crop.
+    image : callable
+        Returns the `Preprocess` of now: how the model sees the images; thumbnails have its crop.
     """
 
-    def __init__(self, source: ImageSource, index: Mapping[str, int], image: Preprocess) -> None:
+    def __init__(
+        self, source: ImageSource, index: Mapping[str, int], image: Callable[[], Preprocess]
+    ) -> None:
         self._source, self._index, self._image = source, index, image
+
+    @property
+    def image(self) -> Preprocess:
+        """How the model sees the images."""
+        return self._image()
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._index
@@ -48,16 +55,17 @@ class Pictures:
         """Read an image in full, as the source gives it; see `ImageSource.read`."""
         return self._source.read(self._index[image_id])
 
-    def colours(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Lay the alpha of an image, if it has one, on black; its channels can be shown then."""
-        return replace(self._image, crop=None).cut(pixels)
+    def whole(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Make an image, not cropped, ready to be rendered; see `Preprocess.cut`."""
+        return replace(self.image, crop=None).cut(pixels)
 
     def thumbnail(self, image_id: str, side: int, rendering: Rendering = _PLAIN) -> bytes:
         """Make a small JPEG of what the model sees; see `Session.thumbnail`."""
-        hint = side if self._image.crop is None else None
+        image = self.image
+        hint = side if image.crop is None else None
         pixels = self._source.read(self._index[image_id], min_side=hint)
         try:
-            return encode_thumbnail(shrink(render(self._image.cut(pixels), rendering), side))
+            return encode_thumbnail(shrink(render(image.cut(pixels), rendering, image), side))
         except ValueError as error:  # in plain words
             raise ImageReadError(image_id, str(error)) from error
 
@@ -92,7 +100,7 @@ class Pictures:
         self, image_id: str, pixels: NDArray[Any], rendering: Rendering, side: int | None
     ) -> NDArray[np.uint8]:
         try:
-            picture = render(self.colours(pixels), rendering)
+            picture = render(self.whole(pixels), rendering, self.image)
         except ValueError as error:  # in plain words
             raise ImageReadError(image_id, str(error)) from error
         return picture if side is None else shrink(picture, side)

@@ -122,7 +122,7 @@ class Session(Labelling, Looking, Exporting, Importing):
                 f"{name!r}: {reason}."
             )
         self._index = index_of(self.source)
-        self.pictures = Pictures(self.source, self._index, self._manifest.image)
+        self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image)
         self._pool = PixelPool(
             self.source,
             self._manifest.image,
@@ -164,10 +164,10 @@ class Session(Labelling, Looking, Exporting, Importing):
             embed=self._tiers.embed,
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
+            image=lambda: self._manifest.image,
         )
         self._archives = Archives(
             self.path / "archives",
-            self.source,
             manifest=lambda: self._manifest,
             board=self._board,
             begin=self._tiers.begin,

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import AmatchError, ImageReadError
 from amatch_widgets.images.preprocess import shrink
-from amatch_widgets.images.render import Rendering, encode_picture, limits_of, render
+from amatch_widgets.images.render import Rendering, bounds_of, encode_picture, render
 from amatch_widgets.widgets.view import in_words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from amatch_widgets.images.stretch import Bounds
     from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
     from amatch_widgets.session.pictures import Pictures
@@ -56,13 +57,20 @@ class Closeup:
         self.image_id = image_id
         self.shape: tuple[int, ...] = pixels.shape
         self.dtype = str(pixels.dtype)
-        self._pixels: NDArray[Any] = pictures.colours(pixels)
-        self._limits: tuple[Rendering, tuple[float, float]] | None = None
+        self._pixels: NDArray[Any] = pictures.whole(pixels)
+        self._model = pictures.image
+        self._bounds: tuple[Rendering, Bounds] | None = None
 
     @property
     def n_channels(self) -> int:
         """How many channels there are to choose from: alpha is none."""
         return int(self._pixels.shape[2])
+
+    @property
+    def colours(self) -> str:
+        """What the channels are shown as, all together."""
+        mixture = self._model.mixture
+        return mixture or ("First 3 (RGB)" if self.n_channels > 3 else "All (RGB)")  # noqa: PLR2004 - a screen's
 
     def picture(self, rendering: Rendering) -> tuple[bytes, int]:
         """Make the picture of the whole image, and say how many pixels wide it is.
@@ -100,10 +108,10 @@ class Closeup:
     def _drawn(self, rendering: Rendering, window: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         left, top, width, height = window
         try:
-            if self._limits is None or self._limits[0] != rendering:
-                self._limits = rendering, limits_of(self._pixels, rendering)
+            if self._bounds is None or self._bounds[0] != rendering:
+                self._bounds = rendering, bounds_of(self._pixels, rendering, self._model)
             part = self._pixels[top : top + height, left : left + width]
-            return shrink(render(part, rendering, limits=self._limits[1]), MAX_SIDE)
+            return shrink(render(part, rendering, self._model, bounds=self._bounds[1]), MAX_SIDE)
         except ValueError as error:  # in plain words
             raise ImageReadError(self.image_id, str(error)) from error
 

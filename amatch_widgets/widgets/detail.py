@@ -82,6 +82,8 @@ class Detail(Part):
     is_hidden = Bool(False).tag(sync=True)  # what was said of the image, and its score
     neighbours_note = Unicode("").tag(sync=True)
     n_channels = Int(1).tag(sync=True)
+    bands: Any = List().tag(sync=True)  # their names, where they have any
+    colours = Unicode("").tag(sync=True)  # what all channels together are
     rendering = Dict().tag(sync=True)
     is_used = Bool(True).tag(sync=True)  # whether the gallery is rendered so
 
@@ -314,6 +316,7 @@ class Detail(Part):
                 self.links, self.facts = links, facts
                 if self._closeup is not None:
                     self.n_channels = self._closeup.n_channels
+                    self.bands, self.colours = list(self.session.image.bands or ()), self._closeup.colours
 
     def _links(self, image_id: str) -> list[list[str]]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -236,7 +237,23 @@ def test_an_encoded_thumbnail_is_a_jpeg_that_looks_the_same():
         ({"size": True}, "size=True"),
         ({"crop": 0}, r"Preprocess\(crop=0\)"),
         ({"crop": "256"}, "crop='256'"),
-        ({"channels": 0}, r"Preprocess\(channels=0\)"),
+        ({"channels": -1}, r"Preprocess\(channels=-1\)"),
+        ({"stretch": "auto"}, "stretch='auto'.: allowed are 'linear', 'asinh', 'log'"),
+        ({"limits": "minmax"}, "allowed are 'auto', 'percentile', 'zscale', 'fixed'"),
+        ({"limits": "fixed", "low": 3}, "give the pixel values that become black and white"),
+        ({"limits": "fixed", "low": 3, "high": 3}, "low below high"),
+        ({"black": 99.9}, "has to be below the white one"),
+        ({"softening": 0}, "from 0.001 to 1"),
+        ({"per_channel": 1}, "allowed are True and False"),
+        ({"blank": float("nan")}, "blank=nan.: allowed is a finite number"),
+        ({"bands": ("g", "g")}, "names, each once"),
+        ({"bands": "gri"}, "names, each once"),
+        ({"mix": "gri"}, "for each channel of the result, allowed are a name"),
+        ({"mix": []}, "for each channel of the result"),
+        ({"mix": [3]}, "weights by name"),
+        ({"mix": [{"r": "1"}]}, "weights are finite numbers"),
+        ({"mix": [[0, 0.0]]}, "at least one weight has to differ from 0"),
+        ({"mix": ["r", "i"], "channels": 3}, "each channel needs a row. Leave channels= out"),
     ],
 )
 def test_an_option_out_of_its_range_says_what_is_allowed(options, message):
@@ -245,9 +262,29 @@ def test_an_option_out_of_its_range_says_what_is_allowed(options, message):
 
 
 def test_options_survive_a_dictionary():
-    preprocess = Preprocess(size=128, crop=256, channels=1)
-    assert preprocess.to_dict() == {"size": 128, "crop": 256, "channels": 1}
-    assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
+    for preprocess in (
+        Preprocess(size=128, crop=256, channels=1),
+        Preprocess(stretch="asinh", limits="fixed", low=-1, high=30.5, per_channel=True, blank=-99),
+        Preprocess(mix=["i", {"r": 0.5, "g": 0.5}], bands=["g", "r", "i"]),
+        Preprocess(mix=np.eye(3)[::-1]),
+    ):
+        kept = json.loads(json.dumps(preprocess.to_dict()))
+        assert Preprocess.from_dict(kept) == preprocess
+        assert Preprocess.from_dict(kept).to_dict() == preprocess.to_dict()
+        assert hash(Preprocess.from_dict(kept)) == hash(preprocess)
+
+
+def test_folders_of_older_versions_say_less():
+    assert Preprocess.from_dict({"size": 128, "crop": None, "channels": 1}) == Preprocess(
+        size=128, channels=1
+    )
+
+
+def test_the_repr_is_what_differs():
+    assert repr(Preprocess()) == "Preprocess(size=64, channels=3)"
+    assert repr(Preprocess(stretch="log", crop=9)) == (
+        "Preprocess(stretch='log', size=64, crop=9, channels=3)"
+    )
 
 
 def test_an_unknown_option_names_the_known_ones():

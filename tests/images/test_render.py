@@ -9,7 +9,8 @@ from PIL import Image
 
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.images.preprocess import Preprocess, as_rgb
-from amatch_widgets.images.render import Rendering, encode_picture, limits_of, render, zscale_limits
+from amatch_widgets.images.render import Rendering, bounds_of, encode_picture, render
+from amatch_widgets.images.stretch import zscale_limits
 
 DTYPES = (np.uint8, np.uint16, np.float32)
 
@@ -65,15 +66,15 @@ def test_a_table_gives_what_the_formula_gives(stretch, dtype):
     rendering = Rendering(stretch=stretch, limits="percentile")
     exact = image.astype(np.float32)
     np.testing.assert_array_equal(
-        render(image, rendering), render(exact, rendering, limits=limits_of(image, rendering))
+        render(image, rendering), render(exact, rendering, bounds=bounds_of(image, rendering))
     )
 
 
 def test_percentiles_are_values_of_the_image():
     values = one_row(*range(1, 101))
-    assert limits_of(values, Rendering(limits="percentile", black=5, white=90)) == (5, 90)
-    assert limits_of(values, Rendering()) == (1, 100)
-    assert limits_of(values.astype(np.uint8), Rendering()) == (0, 255)
+    assert bounds_of(values, Rendering(limits="percentile", black=5, white=90)) == ((5, 90),)
+    assert bounds_of(values, Rendering()) == ((1, 100),)
+    assert bounds_of(values.astype(np.uint8), Rendering()) == ((0, 255),)
 
 
 def test_zscale_follows_the_bulk_and_not_the_outliers():
@@ -177,7 +178,7 @@ def test_the_summary_names_what_is_not_as_usual():
 def test_parts_of_an_image_are_shown_within_the_limits_of_the_whole():
     image = noise(np.float32)
     rendering = Rendering(stretch="asinh")
-    part = render(image[:10, :20], rendering, limits=limits_of(image, rendering))
+    part = render(image[:10, :20], rendering, bounds=bounds_of(image, rendering))
     np.testing.assert_array_equal(part, render(image, rendering)[:10, :20])
 
 
@@ -194,7 +195,7 @@ def test_the_image_itself_is_not_changed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stretch": "sqrt"}, r"stretch='sqrt'\): allowed are 'linear', 'asinh', 'log'"),
+        ({"stretch": "sqrt"}, r"stretch='sqrt'\): allowed are 'auto', 'linear', 'asinh', 'log'"),
         ({"limits": None}, "allowed are 'auto', 'percentile', 'zscale'"),
         ({"white": 101}, "allowed is a number from 0 to 100"),
         ({"black": math.nan}, "allowed is a number"),

@@ -10,6 +10,7 @@ from amatch_widgets.demo import sky
 from amatch_widgets.errors import NotTrainedError, SourceError, WorkspaceError
 from amatch_widgets.events import Message, ScoringProgress
 from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.images.source import open_source
 from tests.session.helper import SKY, WAIT_S, cycle, holey, judged_better
 
 
@@ -122,17 +123,20 @@ def test_other_bands_are_refused(make_session):
     with pytest.raises(SourceError, match="have 3 channels, and the model has learnt from 5"):
         session.score(SKY)
 
-    class Named:
-        bands = ("VIS", "Y")
 
-        def __getattr__(self, name):
-            return getattr(SKY, name)
+def test_the_same_bands_in_another_order_are_refused(make_session):
+    def images(*bands):
+        source = open_source(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 2), dtype=np.uint8))
+        source.bands = bands
+        return source
 
-    session._archives._source = Named()
-    other = Named()
-    other.bands = ("Y", "VIS")
+    labels = {"00": "anomaly", "01": "normal"}
+    session = embedded(
+        make_session(images("VIS", "Y"), labels=labels, image=Preprocess(size=32), test_share=0)
+    )
+    assert session.image.bands == ("VIS", "Y")
     with pytest.raises(SourceError, match="bands Y, VIS, and the model has learnt from VIS, Y"):
-        session._archives.check(other)
+        session.score(images("Y", "VIS"))
 
 
 def test_a_stop_keeps_what_is_there_and_the_session_goes_on(make_session, monkeypatch):

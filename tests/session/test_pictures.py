@@ -20,7 +20,7 @@ from tests.session.helper import SKY, holey
 
 
 def pictures(source, **options):
-    return Pictures(source, index_of(source), Preprocess(channels=source.channels, **options))
+    return Pictures(source, index_of(source), lambda: Preprocess(**options).fitted(source))
 
 
 def decoded(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import numpy as np
@@ -195,3 +196,20 @@ def test_a_history_that_cannot_be_written_stops_no_training(session):
     cycle(session)
     assert len(session.history.steps) == 2
     assert session.scores_cycle == 1
+
+
+def test_a_model_of_images_that_were_prepared_otherwise_is_refused(make_session):
+    with make_session() as session:
+        cycle(session)
+        path = session.path
+    manifest = json.loads((path / "session.json").read_text())
+    manifest["image"]["stretch"] = "asinh"
+    (path / "session.json").write_text(json.dumps(manifest))
+    with Session.open(path, source=SKY) as session:
+        assert session.image.stretch == "asinh"
+        session.score()
+        with pytest.raises(
+            WorkspaceError, match=r"trained on images prepared otherwise.*'linear'.*now.*asinh"
+        ):
+            session.wait(WAIT_S)
+        assert labels_of(session)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from amatch_widgets.errors import ImageReadError
 from amatch_widgets.images.preprocess import Preprocess
-from amatch_widgets.images.render import Rendering, limits_of, render
-from amatch_widgets.images.source import ArraySource, index_of
+from amatch_widgets.images.render import Rendering, bounds_of, render
+from amatch_widgets.images.source import ArraySource, index_of, open_source
 from amatch_widgets.labels import Label
 from amatch_widgets.session.pictures import Pictures
 from amatch_widgets.widgets.closeup import MAX_SIDE, Closeup, in_bytes, label_row, sky_links, standing_rows
@@ -17,7 +17,7 @@ from amatch_widgets.widgets.closeup import MAX_SIDE, Closeup, in_bytes, label_ro
 
 def closeup(image):
     source = ArraySource(image[None])
-    return Closeup(Pictures(source, index_of(source), Preprocess(channels=source.channels)), "0")
+    return Closeup(Pictures(source, index_of(source), lambda: Preprocess().fitted(source)), "0")
 
 
 def decoded(data):
@@ -42,8 +42,8 @@ def test_a_large_image_is_reduced_and_its_parts_are_not():
     assert drawn == MAX_SIDE
     assert decoded(data).shape == (round(1000 * MAX_SIDE / 4200), MAX_SIDE, 3)
     part = decoded(large.part(Rendering(), (4000, 900, 200, 100)))
-    limits = limits_of(image, Rendering())  # of the whole, so that no part looks different
-    np.testing.assert_array_equal(part, render(image[900:, 4000:], Rendering(), limits=limits))
+    bounds = bounds_of(image, Rendering())  # of the whole, so that no part looks different
+    np.testing.assert_array_equal(part, render(image[900:, 4000:], Rendering(), bounds=bounds))
     whole = decoded(large.part(Rendering(), (0, 0, 4200, 1000)))
     assert whole.shape[1] == MAX_SIDE
 
@@ -103,3 +103,15 @@ def test_links_to_the_sky_hold_nothing_but_numbers():
     assert list(links) == ["ESASky", "Aladin Lite"]
     assert all(url.startswith("https://") for url in links.values())
     assert all("target=10.500000%20-41.250000&" in url for url in links.values())
+
+
+def test_the_channels_are_called_what_the_model_makes_of_them():
+    source = open_source(np.random.default_rng(0).normal(size=(1, 20, 20, 4)).astype(np.float32))
+    source.bands = ("VIS", "Y", "J", "H")
+
+    def colours(**options):
+        image = Preprocess(**options).fitted(source)
+        return Closeup(Pictures(source, index_of(source), lambda: image), "0").colours
+
+    assert colours() == "First 3 (RGB)"
+    assert colours(mix=["H", {"Y": 0.5, "J": 0.5}, "VIS"]) == "H, 0.5 Y + 0.5 J, VIS"
