@@ -106,6 +106,11 @@ class LabelsChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesPrepared(Event):
+    """The model sees the images in another way from now on; see `Session.prepare`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemFound(Event):
     """An image could not be read; it is listed in ``session.problems``."""
 

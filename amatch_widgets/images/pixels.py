@@ -30,8 +30,9 @@ class PixelPool:
     An image that cannot be read is listed in `problems` once and left out of each result; it is not tried
     again and never replaced by another.
 
-    Thread safety: all methods may be called from any thread. ``_lock`` guards ``_slots``, ``_n_cached`` and
-    ``problems``; a row of ``_cache`` is written before its slot is published and never changed after.
+    Thread safety: all methods may be called from any thread. ``_lock`` guards ``problems`` and what is in
+    ``_kept``, which is replaced as a whole; a row of its cache is written before its slot is published and
+    never changed after.
 
     Parameters
     ----------
@@ -62,31 +63,31 @@ class PixelPool:
                 "the budget must not be negative, and at least one thread is needed."
             )
         self._source = source
-        self._preprocess = preprocess
-        self._threads = threads
+        self._budget_bytes, self._threads = budget_bytes, threads
         self._on_problem = on_problem
-        self._shape = (preprocess.size, preprocess.size, preprocess.channels)
-        capacity = min(len(source), budget_bytes // int(np.prod(self._shape)))
-        # np.empty asks the system for address space alone: memory is used up as rows are written.
-        self._cache: NDArray[np.uint8] = np.empty((capacity, *self._shape), dtype=np.uint8)
-        self._slots = np.full(len(source), _UNKNOWN, dtype=np.int32)
-        self._n_cached = 0
         self._lock = threading.Lock()
         self.problems: dict[str, str] = {}
+        self._kept = _Kept(preprocess, len(source), budget_bytes)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._source)
 
     def __repr__(self) -> str:
         return (
-            f"PixelPool({self._source.name!r}, {len(self)} images, {self._n_cached} in memory, "
+            f"PixelPool({self._source.name!r}, {len(self)} images, {self.n_cached} in memory, "
             f"{len(self.problems)} unreadable)"
         )
 
     @property
     def n_cached(self) -> int:
         """Number of images in memory."""
-        return self._n_cached
+        return self._kept.n
+
+    def prepare(self, preprocess: Preprocess) -> None:
+        """Prepare images in another way from now on: all that is kept is dropped, problems too."""
+        with self._lock:
+            self._kept = _Kept(preprocess, len(self._source), self._budget_bytes)
+            self.problems = {}
 
     def batch(self, indices: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Read some images.
@@ -169,35 +170,46 @@ class PixelPool:
             )
         return wanted.astype(np.int64)
 
-    def _decode(self, index: int) -> NDArray[np.uint8] | None:
+    def _decode(self, kept: _Kept, index: int) -> NDArray[np.uint8] | None:
         """Read and prepare one image, keep it if there is room; None if it cannot be read."""
         try:
-            image = self._preprocess(self._source.read(index, min_side=self._preprocess.min_side))
+            image = kept.preprocess(self._source.read(index, min_side=kept.preprocess.min_side))
         except ImageReadError as exc:
-            self._fail(index, exc.reason)
+            self._fail(kept, index, exc.reason)
             return None
         except ValueError as exc:  # of Preprocess, in plain words
-            self._fail(index, str(exc))
+            self._fail(kept, index, str(exc))
             return None
-        self._keep(index, image)
+        with self._lock:
+            if kept.slots[index] == _UNKNOWN and kept.n < len(kept.cache):
+                kept.cache[kept.n] = image
+                kept.slots[index] = kept.n
+                kept.n += 1
         return image
 
-    def _keep(self, index: int, image: NDArray[np.uint8]) -> None:
-        with self._lock:
-            if self._slots[index] == _UNKNOWN and self._n_cached < len(self._cache):
-                self._cache[self._n_cached] = image
-                self._slots[index] = self._n_cached
-                self._n_cached += 1
-
-    def _fail(self, index: int, reason: str) -> None:
+    def _fail(self, kept: _Kept, index: int, reason: str) -> None:
         image_id = self._source.ids[index]
         with self._lock:
-            if self._slots[index] != _UNKNOWN:  # another thread was here meanwhile
+            # Another thread was here meanwhile, or the images are prepared otherwise by now.
+            if kept.slots[index] != _UNKNOWN or kept is not self._kept:
                 return
-            self._slots[index] = _FAILED
+            kept.slots[index] = _FAILED
             self.problems[image_id] = reason
         if self._on_problem is not None:
             self._on_problem(image_id, reason)
+
+
+class _Kept:
+    """Images prepared in one way, in the order in which they were first read."""
+
+    def __init__(self, preprocess: Preprocess, n_images: int, budget_bytes: int) -> None:
+        self.preprocess = preprocess
+        self.shape = (preprocess.size, preprocess.size, preprocess.channels)
+        capacity = min(n_images, budget_bytes // int(np.prod(self.shape)))
+        # np.empty asks the system for address space alone: memory is used up as rows are written.
+        self.cache: NDArray[np.uint8] = np.empty((capacity, *self.shape), dtype=np.uint8)
+        self.slots = np.full(n_images, _UNKNOWN, dtype=np.int32)
+        self.n = 0
 
 
 class _Pending:
@@ -205,11 +217,12 @@ class _Pending:
 
     def __init__(self, pool: PixelPool, indices: NDArray[np.int64], executor: ThreadPoolExecutor) -> None:
         self._indices = indices
-        with pool._lock:  # noqa: SLF001 - a part of PixelPool
-            slots = pool._slots[indices]  # noqa: SLF001 - as above
+        self._kept = kept = pool._kept  # noqa: SLF001 - a part of PixelPool
+        with pool._lock:  # noqa: SLF001 - as above
+            slots = kept.slots[indices]
         self._ok = slots >= 0
-        self._images = np.empty((len(indices), *pool._shape), dtype=np.uint8)  # noqa: SLF001 - as above
-        self._images[self._ok] = pool._cache[slots[self._ok]]  # noqa: SLF001 - as above
+        self._images = np.empty((len(indices), *kept.shape), dtype=np.uint8)
+        self._images[self._ok] = kept.cache[slots[self._ok]]
         missing = np.flatnonzero(slots == _UNKNOWN)
         # Small jobs keep all threads busy to the end of a batch; a job for each image would cost too much.
         parts = np.array_split(missing, max(1, len(missing) // 8))
@@ -219,7 +232,7 @@ class _Pending:
 
     def _fill(self, pool: PixelPool, positions: NDArray[np.int64]) -> None:
         for position in positions:
-            image = pool._decode(int(self._indices[position]))  # noqa: SLF001 - as above
+            image = pool._decode(self._kept, int(self._indices[position]))  # noqa: SLF001 - as above
             if image is not None:
                 self._images[position] = image
                 self._ok[position] = True

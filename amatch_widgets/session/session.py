@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from amatch_widgets import demo
-from amatch_widgets.errors import AmatchError, NotTrainedError
-from amatch_widgets.events import EventHub, ProblemFound
+from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError
+from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
 from amatch_widgets.labels import LabelStore
@@ -37,7 +37,7 @@ from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.preprocess import Preprocess
@@ -65,7 +65,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         continued.
     train : TrainConfig, optional
     image : Preprocess, optional
-        How images are cropped and resized for the model; its `channels` follow the source.
+        How images are cropped, mixed, stretched and resized for the model.
     annotator : str
         Name written beside each label.
 
@@ -295,6 +295,34 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         self._worker.start("embed", self._engine.embed)
 
+    def prepare(self, image: Preprocess) -> None:
+        """Let the model see the images in another way, and embed them anew; returns at once.
+
+        A running `embed` is given up for it. The ranking stays as it is until the new embeddings are there.
+
+        Parameters
+        ----------
+        image : Preprocess
+            Size, crop, bands and stretch.
+
+        Raises
+        ------
+        ConfigError
+            If a model has been trained: it rests on how the images were prepared.
+        SourceError
+            If the images have other bands.
+        StateError
+            If the session is busy or closed.
+        """
+        image = image.fitted(self.source)
+        if self.step:
+            raise ConfigError(
+                "A model has been trained on the images as they are prepared now. To see them otherwise, "
+                "begin another session with these labels: Session(source, labels=..., image=..., path=...)."
+            )
+        self._give_up_embedding()
+        self._worker.start("embed", lambda: self._prepared(image))
+
     def train(self, steps: int | None = None) -> None:
         """Embed what is not yet, train, then score all images and evaluate; returns at once.
 
@@ -314,10 +342,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
         check_both_classes(self._learnable()[1].values())
-        if self.job == "embed":  # what is left of it is the first part of the training
-            self._worker.stop()
-            with contextlib.suppress(AmatchError, TimeoutError):  # it would come again from the training
-                self._worker.wait(_PATIENCE_S)
+        self._give_up_embedding()  # what is left of it is the first part of the training
         self._worker.start("train", lambda: self._engine.train(steps))
 
     def score(self, archive: object = None, *, path: str | Path | None = None, client: object = None) -> None:
@@ -393,6 +418,23 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _give_up_embedding(self) -> None:
+        if self.job == "embed":
+            self._worker.stop()
+            with contextlib.suppress(AmatchError, TimeoutError):  # the next job meets it again
+                self._worker.wait(_PATIENCE_S)
+
+    def _prepared(self, image: Preprocess) -> Iterator[Event]:
+        """Prepare images otherwise, then embed them; on the worker's thread."""
+        if image != self.image:
+            manifest = dataclasses.replace(self._manifest, image=image)
+            manifest.write(self._workspace, self.source)
+            self._manifest = manifest
+            self._pool.prepare(image)
+            self._tiers.prepare()
+            yield ImagesPrepared()
+        yield from self._engine.embed()
 
     def _keep_measured(self, has_up: bool, embeddings: dict[str, Any]) -> None:  # noqa: FBT001
         """Note in the manifest what was measured of the images; on the worker's thread."""

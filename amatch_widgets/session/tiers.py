@@ -135,7 +135,7 @@ class Tiers:
     @property
     def is_embedded(self) -> bool:
         """Whether every image that can be read has its embedding."""
-        return self._store is not None and self._store.is_complete
+        return self._store is not None and self._store.is_complete and self._is_current
 
     @property
     def note(self) -> str:
@@ -145,6 +145,12 @@ class Tiers:
             note += f" {store.n_done:,} of {len(self._source):,} images are embedded."
         return note
 
+    @property
+    def _is_current(self) -> bool:
+        """Whether the embeddings are of the images as they are prepared now."""
+        manifest = self._manifest()
+        return manifest.embeddings is not None and manifest.embeddings["image"] == manifest.image.to_dict()
+
     def open(self) -> list[str]:
         """Rank by the embeddings of last time, if they are still there; return what to tell the user."""
         deep = self._board.deep
@@ -152,7 +158,7 @@ class Tiers:
             cycle, scores = deep
             self._evidence.begin(cycle, None, scores)
         key = self._manifest().embeddings
-        if key is None:
+        if key is None or not self._is_current:
             return []
         try:
             store = EmbeddingStore.open(self._roots, key, len(self._source))
@@ -186,6 +192,10 @@ class Tiers:
         finally:
             self._instant.wait(_PATIENCE_S)  # so that there are scores when the job has ended
 
+    def prepare(self) -> None:
+        """Take note that images are prepared otherwise; the ranking stays until they are embedded anew."""
+        self._is_done = False
+
     def begin(self) -> Start | None:
         """Return where a training starts: the instant tier's ranking by all labels of now.
 
@@ -197,7 +207,9 @@ class Tiers:
         store, key = self._store, self._manifest().embeddings
         _, labels = self._learnable()
         fit = self._instant.fit(labels)
-        if store is None or store.projection is None or key is None or fit is None or fit.weights is None:
+        if store is None or store.projection is None or key is None or not self._is_current:
+            return None
+        if fit is None or fit.weights is None:
             return None
         return Start(
             projection=Projection.from_arrays(store.projection),
@@ -285,6 +297,8 @@ class Tiers:
         """What the instant tier ranks by now; None before there are embeddings."""
         store, offer, key = self._store, self._offer, self._manifest().embeddings
         if store is None or store.projection is None or offer is None or key is None:
+            return None
+        if not self._is_current:
             return None
         return Ranking(offer.fit, store.projection, key)
 

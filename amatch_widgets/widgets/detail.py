@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from traitlets import Bool, Dict, Int, List, Unicode
 
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
-from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
+from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
 from amatch_widgets.widgets.heat import explained
@@ -159,6 +159,9 @@ class Detail(Part):
             if labelled:
                 kept = self.session.labels.get(labelled[-1])
                 self.kept = [labelled[-1], "" if kept is None else kept.label or ""]
+            if any(isinstance(event, ImagesPrepared) for event in events):
+                self._work.do("forget", self._forget)
+                self._draw()
             if labelled or any(isinstance(event, ScoresChanged) for event in events):
                 self._show_known()
                 self._look_around()

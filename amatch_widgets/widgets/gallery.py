@@ -11,7 +11,7 @@ import numpy as np
 from traitlets import Bool, Dict, Instance, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
-from amatch_widgets.events import Event, LabelsChanged, ScoresChanged
+from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
@@ -264,7 +264,9 @@ class Gallery(Pages):
             self._show_standing()
             if LabelsChanged in kinds and self.page:
                 self._show_labels()
-            if is_new and self.page:
+            if ImagesPrepared in kinds and self.page:
+                self._send_images()
+            elif is_new and self.page:
                 self._fetch_ahead()
         if self.closeup is not None:
             self.closeup.apply(events)

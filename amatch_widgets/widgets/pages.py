@@ -115,7 +115,7 @@ class Pages(Labelling):
             self._background.do("habits", lambda: habits.write(path))
 
     def _look(self) -> Look:
-        return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels)
+        return Look(TILE_SIZES[self.tile_size][1], self._rendering.pixels, self.session.image)
 
     def _thumbnail(self, image_id: str, look: Look) -> bytes:
         """Make a thumbnail; on the loader's threads."""

@@ -8,10 +8,13 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from amatch_widgets.errors import ImageReadError
 from amatch_widgets.images.render import Rendering
+
+if TYPE_CHECKING:
+    from amatch_widgets.images.preprocess import Preprocess
 
 __all__ = ["Look", "Thumbnail", "ThumbnailLoader", "data_url"]
 
@@ -31,10 +34,13 @@ class Look(NamedTuple):
         Length of the longer side, px.
     rendering : Rendering
         Its `pixels` part: the rest is the browser's.
+    image : Preprocess, optional
+        How the model sees the images.
     """
 
     side: int
     rendering: Rendering = Rendering()
+    image: Preprocess | None = None
 
 
 @dataclass(frozen=True, slots=True)
