@@ -18,6 +18,7 @@ __all__ = [
     "EventHub",
     "Failed",
     "HealthAlarm",
+    "ImagesPrepared",
     "LabelsChanged",
     "Mailbox",
     "Message",
