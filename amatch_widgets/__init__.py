@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from amatch_widgets import demo, errors, events
     from amatch_widgets.images.joined import JoinedSource, Subset
     from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.render import Rendering
     from amatch_widgets.images.source import CatalogueSource, ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session import Filter, Session
-    from amatch_widgets.widgets import Controls, Detail, Gallery, Plots
+    from amatch_widgets.widgets import Controls, Detail, Gallery, Plots, Preview
 
 __all__ = [
     "CatalogueSource",
@@ -38,6 +39,8 @@ __all__ = [
     "JoinedSource",
     "Plots",
     "Preprocess",
+    "Preview",
+    "Rendering",
     "Session",
     "Subset",
     "TrainConfig",
@@ -57,6 +60,8 @@ _HOMES = {
     "JoinedSource": "amatch_widgets.images.joined",
     "Plots": "amatch_widgets.widgets",
     "Preprocess": "amatch_widgets.images.preprocess",
+    "Preview": "amatch_widgets.widgets",
+    "Rendering": "amatch_widgets.images.render",
     "Session": "amatch_widgets.session",
     "Subset": "amatch_widgets.images.joined",
     "TrainConfig": "amatch_widgets.learn.config",

@@ -6,7 +6,7 @@ cycle trains.
 
     python benchmarks/screenshots.py --out docs
     python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots \
-        --views dashboard detail map history labelling keys --widths 1024 1280 1920 2560
+        --views dashboard detail map history labelling keys images --widths 1024 1280 1920 2560
 
 Writes a picture of each view, e.g. dashboard.png (dark) and dashboard-light.png; those of other widths
 than 1280 px have it in their names, e.g. detail-light-1920.png.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WIDTHS = {1024: 768, 1280: 860, 1920: 1080, 2560: 1440}  # and the heights of such screens
-_VIEWS = ("dashboard", "detail", "map", "history", "labelling", "keys")
+_VIEWS = ("dashboard", "detail", "map", "history", "labelling", "keys", "images")
 _BUSY_MS = 600_000
 
 
@@ -137,7 +137,8 @@ def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path
             page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
             for theme in ("dark", "light"):
                 notebook.theme(theme)
-                page.eval_on_selector(".amw-root", "e => e.scrollIntoView({ block: 'end' })")
+                block = "start" if view == "images" else "end"  # it stands above the gallery
+                page.eval_on_selector(".amw-root", "(e, block) => e.scrollIntoView({ block })", block)
                 name = view + ("-light" if theme == "light" else "") + (f"-{width}" if width != 1280 else "")
                 path = arguments.out / f"{name}.png"
                 page.screenshot(path=path)
@@ -149,29 +150,34 @@ def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path
 def _open(page: Any, view: str) -> Callable[[], object]:
     """Bring a view to the screen, as a person would; return what closes it."""
     page.focus(".amw-gallery")
+    close = ""
     if view == "detail":
         page.keyboard.press("Home")
         page.keyboard.press("Enter")
         page.wait_for_selector('.amw-detail[data-shown="yes"]')
         page.keyboard.press("w")
         page.wait_for_selector(".amw-d-heat img", timeout=_BUSY_MS)
-        return lambda: page.click(".amw-d-close")
-    if view == "map":
+        close = ".amw-d-close"
+    elif view == "map":
         page.click(".amw-side-map")
         page.wait_for_selector('.amw-map:not([data-drawn="0"])')
-        return lambda: page.click(".amw-side-plots")
-    if view == "history":
+        close = ".amw-side-plots"
+    elif view == "history":
         page.click(".amw-past-toggle")
         page.wait_for_selector(".amw-past")
-        return lambda: page.click(".amw-past-toggle")
-    if view == "labelling":
+        close = ".amw-past-toggle"
+    elif view == "labelling":
         for key in ("Shift+ArrowRight", "Shift+ArrowDown", "f", "Escape", "t"):
             page.keyboard.press(key)
-        return lambda: page.click(".amw-tags-done")
-    if view == "keys":
+        close = ".amw-tags-done"
+    elif view == "keys":
         page.keyboard.press("?")
-        return lambda: page.click(".amw-help .amw-x")
-    return lambda: None
+        close = ".amw-help .amw-x"
+    elif view == "images":
+        page.click(".amw-pre-toggle")
+        page.wait_for_function("document.querySelectorAll('.amw-pre-image img').length === 14")
+        close = ".amw-pre-toggle"
+    return lambda: page.click(close) if close else None
 
 
 def _wait_text(page: Any, selector: str, text: str) -> None:

@@ -12,5 +12,6 @@ from amatch_widgets.widgets.detail import Detail  # noqa: E402
 from amatch_widgets.widgets.gallery import Gallery  # noqa: E402
 from amatch_widgets.widgets.map import Map  # noqa: E402
 from amatch_widgets.widgets.plots import Plots  # noqa: E402
+from amatch_widgets.widgets.preview import Preview  # noqa: E402
 
-__all__ = ["Controls", "Dashboard", "Detail", "Gallery", "Map", "Plots"]
+__all__ = ["Controls", "Dashboard", "Detail", "Gallery", "Map", "Plots", "Preview"]

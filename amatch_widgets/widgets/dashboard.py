@@ -29,6 +29,7 @@ from amatch_widgets.widgets.map import Map
 from amatch_widgets.widgets.messages import Messages
 from amatch_widgets.widgets.past import Past
 from amatch_widgets.widgets.plots import Plots
+from amatch_widgets.widgets.preview import Preview
 from amatch_widgets.widgets.pump import Pump
 from amatch_widgets.widgets.view import Desk, View, handler
 
@@ -66,6 +67,7 @@ class Dashboard(View):
     frame = Instance(Frame).tag(sync=True, **ipywidgets.widget_serialization)
     log = Instance(Messages).tag(sync=True, **ipywidgets.widget_serialization)
     gallery = Instance(Gallery).tag(sync=True, **ipywidgets.widget_serialization)
+    preview = Instance(Preview).tag(sync=True, **ipywidgets.widget_serialization)
     detail = Instance(Detail).tag(sync=True, **ipywidgets.widget_serialization)
     controls = Instance(Controls).tag(sync=True, **ipywidgets.widget_serialization)
     plots = Instance(Plots).tag(sync=True, **ipywidgets.widget_serialization)
@@ -103,6 +105,7 @@ class Dashboard(View):
         self.plots = Plots(session, desk)
         self.map = Map(session, desk, gallery=self.gallery)
         self.past = Past(session, desk, self.gallery)
+        self.preview = Preview(session, desk)
         super().__init__(session, desk)
         with desk.lock:
             self.name = session.source.name
@@ -142,6 +145,7 @@ class Dashboard(View):
         self._shielded(self.detail.apply, events)
         self._shielded(self.past.apply, events)
         self._shielded(self.map.apply, events)
+        self._shielded(self.preview.apply, events)
         if any(isinstance(event, _COUNT_CHANGES) for event in events):
             self._shielded(self._show_counts)
         return self._shielded(self.plots.apply, events)
@@ -153,7 +157,7 @@ class Dashboard(View):
 
     def show_all(self) -> None:
         """Bring all parts up to date with what the session knows."""
-        for part in (self.controls, self.gallery, self.detail, self.plots, self.map, self.past):
+        for part in (self.controls, self.gallery, self.detail, self.plots, self.map, self.past, self.preview):
             self._shielded(part.show_all)
         self._shielded(self._show_counts)
 
@@ -172,6 +176,7 @@ class Dashboard(View):
             self.controls,
             self.plots,
             self.past,
+            self.preview,
         )
         for part in parts:
             if part is not None:

@@ -14,7 +14,7 @@ from amatch_widgets.widgets.live import SILENCE_S, Live
 from amatch_widgets.widgets.view import Desk
 
 WAIT_S = 20
-PARTS = ("Controls", "Detail", "Gallery", "Plots")
+PARTS = ("Controls", "Detail", "Gallery", "Plots", "Preview")
 
 
 def until(condition):
