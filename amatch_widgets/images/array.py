@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.ids import NumberedIds, check_ids, check_index, hash_ids
+from amatch_widgets.images.place import as_place, name_of, size_of, spec_of
+from amatch_widgets.images.remote import Remote
+from amatch_widgets.images.unreadable import in_words
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "channels_last", "hwc", "open_npy", "plain_pixels"]
+__all__ = [
+    "ArraySource",
+    "RemoteArray",
+    "channels_last",
+    "hwc",
+    "open_npy",
+    "plain_pixels",
+    "read_npy_header",
+]
 
 
 class ArraySource:
@@ -24,13 +36,13 @@ class ArraySource:
 
     Parameters
     ----------
-    images : ndarray, shape (N, H, W) or (N, H, W, C)
+    images : ndarray or RemoteArray, shape (N, H, W) or (N, H, W, C)
         Any boolean, integer or real dtype. It is not copied.
     ids : sequence of str, optional
         One unique id per image; default the zero-padded position (``"000"``, ``"001"``, ...).
     name : str
         Short name for people.
-    path : path, optional
+    path : path or URL, optional
         The ``.npy`` file behind a memory map; without it the source cannot be opened again. The file must
         not be shortened while it is open: the operating system ends a process that reads lost pages.
 
@@ -42,15 +54,15 @@ class ArraySource:
 
     def __init__(
         self,
-        images: NDArray[Any],
+        images: NDArray[Any] | RemoteArray,
         *,
         ids: Iterable[str] | None = None,
         name: str = "array",
-        path: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | Remote | None = None,
     ) -> None:
-        _check_array(images, f"file {os.fspath(path)!r}" if path is not None else "array")
         self._images = images
-        self._path = path and os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+        self._path = None if path is None else as_place(path)
+        _check_array(images, "array" if path is None else f"file {self._path!r}")
         self._own_ids = None if ids is None else check_ids(ids, len(images))
         self.name = name
         self.channels: int = images.shape[3] if images.ndim == 4 else 1  # noqa: PLR2004 - NHWC
@@ -66,7 +78,7 @@ class ArraySource:
         """Pickle a memory map by its path: NumPy alone would write all the pixels."""
         if self._path is None:
             return _rebuild, (self._images, self._own_ids, self.name)
-        return open_npy, (Path(self._path), self._own_ids, self.name)
+        return open_npy, (self._path, self._own_ids, self.name)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
@@ -74,8 +86,8 @@ class ArraySource:
         index = check_index(index, len(self))
         try:
             image = plain_pixels(np.array(self._images[index]))
-        except OSError as exc:  # a memory map on a disk that went away
-            raise ImageReadError(self.ids[index], exc.strerror or str(exc)) from exc
+        except OSError as exc:  # a memory map on a disk, or a server, that went away
+            raise ImageReadError(self.ids[index], in_words(exc)) from exc
         return image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
 
     def fingerprint(self) -> str:
@@ -83,25 +95,73 @@ class ArraySource:
         return hash_ids(self._own_ids or (), f"{self._images.shape} {self._images.dtype.str}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the path of the ``.npy`` file; an array in memory has none and cannot be reopened."""
+        """Return the path or URL of the ``.npy`` file; an array in memory has none and cannot be reopened."""
         if self._path is None:
             return {"kind": "array"}
-        spec: dict[str, Any] = {"kind": "npy", "path": self._path}
+        spec: dict[str, Any] = {"kind": "npy", **spec_of(self._path)}
         if self._own_ids is not None:
             spec["ids"] = list(self._own_ids)
         return spec
 
 
-def open_npy(path: Path, ids: Iterable[str] | None = None, name: str | None = None) -> ArraySource:
-    """Open a ``.npy`` file as a memory map; see `ArraySource`."""
+class RemoteArray:
+    """An array in a ``.npy`` file on a server, along whose first axis parts are read.
+
+    Thread safety: nothing changes; each reading opens the file for itself.
+
+    Parameters
+    ----------
+    place : Remote
+
+    Raises
+    ------
+    OSError, ValueError
+        It cannot be read, or is no such file.
+    """
+
+    def __init__(self, place: Remote) -> None:
+        self._place = place
+        with place.open() as file:
+            self.shape, is_fortran, self.dtype = read_npy_header(file)
+            self._start, size = file.tell(), size_of(file)
+        self.ndim = len(self.shape)
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if is_fortran and self.ndim > 1:
+            raise ValueError("its images do not lie one after the other (Fortran order)")
+        if self.ndim and self._start + self.shape[0] * self._row_bytes > size:
+            raise ValueError(f"its pixels go on after its end at byte {size}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        with self._place.open() as file:
+            file.seek(self._start + index * self._row_bytes)
+            return np.frombuffer(file.read(self._row_bytes), self.dtype).reshape(self.shape[1:])
+
+
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether it is in Fortran order, and dtype of a ``.npy`` file at its start."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def open_npy(
+    path: str | os.PathLike[str] | Remote, ids: Iterable[str] | None = None, name: str | None = None
+) -> ArraySource:
+    """Open a ``.npy`` file, on a disk as a memory map; see `ArraySource`."""
+    place = as_place(path)
     try:
-        images = np.lib.format.open_memmap(path, mode="r")
+        images = (
+            RemoteArray(place) if isinstance(place, Remote) else np.lib.format.open_memmap(place, mode="r")
+        )
     except (OSError, ValueError, EOFError, SyntaxError) as exc:
         raise SourceError(
-            f"{str(path)!r} cannot be opened as a .npy array: {exc}. It may be cut off, or hold Python "
+            f"{place!r} cannot be opened as a .npy array: {exc}. It may be cut off, or hold Python "
             "objects or several arrays; write one array of a numeric dtype with numpy.save."
         ) from exc
-    return ArraySource(images, ids=ids, name=name or path.stem, path=path)
+    return ArraySource(images, ids=ids, name=name or Path(name_of(place)).stem, path=place)
 
 
 def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
@@ -161,7 +221,7 @@ def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> Arra
     return ArraySource(images, ids=ids, name=name)
 
 
-def _check_array(images: NDArray[Any], what: str) -> None:
+def _check_array(images: NDArray[Any] | RemoteArray, what: str) -> None:
     if isinstance(images, np.ma.MaskedArray):
         raise SourceError(
             f"The {what} is a masked array: its mask would be lost. Fill it first, e.g. images.filled(0)."

@@ -7,12 +7,15 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.decode import UnreadableError, decode, model_channels
 from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
+from amatch_widgets.images.place import as_place, name_of, spec_of
+from amatch_widgets.images.remote import Remote
+from amatch_widgets.images.remote_files import RemoteFiles
 from amatch_widgets.images.unreadable import plain_errors
 from amatch_widgets.images.wcs import find_position
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["SUFFIXES", "FolderSource"]
 
@@ -42,7 +47,7 @@ class FolderSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The folder.
     name : str, optional
         Short name for people; default the folder's name.
@@ -65,15 +70,23 @@ class FolderSource:
         There are FITS files, and astropy is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, name: str | None = None) -> None:
-        self._root = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-        self.name = name or _to_id(os.path.basename(self._root)) or self._root  # noqa: PTH119 - as above
-        files, self.skipped, others = _find(self._root)
+    def __init__(self, path: str | os.PathLike[str] | Remote, *, name: str | None = None) -> None:
+        self._root = as_place(path)
+        self.name = name or _to_id(name_of(self._root)) or str(self._root)
+        self._states: RemoteFiles | None = None
+        self.skipped: dict[str, str]
+        if isinstance(self._root, Remote):
+            self._states = RemoteFiles(self._root, SUFFIXES)
+            files, self.skipped, others = self._states.names, {}, self._states.others
+        else:
+            files, self.skipped, others = _find(self._root)
         if not files:
             raise SourceError(_nothing_found(self._root, self.skipped, others))
         if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
             import_fits()
-        named = sorted((_to_id(relative), relative) for relative in files)
+        named = sorted(
+            (_to_id(relative), relative) for relative in files
+        )  # those of a server have this order
         self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
         self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
         has_colour = any(relative.lower().endswith(_COLOUR) for relative in files)
@@ -85,10 +98,10 @@ class FolderSource:
     def __repr__(self) -> str:
         return f"FolderSource({self._root!r}, {len(self)} images)"
 
-    def path_of(self, index: int) -> Path:
+    def path_of(self, index: int) -> Path | Remote:
         """Return the file of one image."""
-        image_id = self.ids[check_index(index, len(self))]
-        return Path(self._root, self._odd.get(image_id, image_id))
+        relative = self._relative(index)
+        return self._root / relative if isinstance(self._root, Remote) else Path(self._root, relative)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one file; see `ImageSource.read`.
@@ -96,9 +109,9 @@ class FolderSource:
         Pixels stay as they are stored: a rotation asked for by EXIF is not applied. Palette and CMYK files
         become RGB; of a file with several pages the first is read.
         """
-        path = self.path_of(index)
+        index = check_index(index, len(self))
         try:
-            with path.open("rb") as file:
+            with self._opened(index) as file:
                 return decode(file, min_side=min_side)
         except UnreadableError as exc:
             raise ImageReadError(self.ids[index], str(exc)) from exc.__cause__
@@ -114,11 +127,10 @@ class FolderSource:
             Right ascension and declination, ICRS, degrees; None for other files, for those without a
             celestial WCS, and for those that cannot be read.
         """
-        path = self.path_of(index)
-        if not path.name.lower().endswith(FITS_SUFFIXES):
+        if not self._relative(index).lower().endswith(FITS_SUFFIXES):
             return None
         try:
-            with plain_errors(), open_fits(path) as file:
+            with plain_errors(), self._opened(index) as packed, open_fits(packed) as file:
                 hdu = next(image_hdus(file), None)
                 return None if hdu is None else find_position(file, hdu)
         except (UnreadableError, OSError):  # reading the image says why
@@ -129,8 +141,17 @@ class FolderSource:
         return hash_ids(self.ids, "folder")
 
     def spec(self) -> dict[str, Any]:
-        """Return the folder's absolute path."""
-        return {"kind": "folder", "path": self._root}
+        """Return the folder's absolute path or URL."""
+        return {"kind": "folder", **spec_of(self._root)}
+
+    def _relative(self, index: int) -> str:
+        image_id = self.ids[check_index(index, len(self))]
+        return self._odd.get(image_id, image_id)
+
+    def _opened(self, index: int) -> IO[bytes]:
+        if self._states is not None:
+            return self._states.open(index)
+        return Path(str(self._root), self._relative(index)).open("rb")
 
     def _count_channels(self) -> int:
         for index in range(min(len(self), _TRIED)):
@@ -197,7 +218,7 @@ def _to_id(relative: str) -> str:
     return relative.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
 
 
-def _nothing_found(root: str, skipped: dict[str, str], others: Counter[str]) -> str:
+def _nothing_found(root: Place, skipped: dict[str, str], others: Counter[str]) -> str:
     wanted = (
         "Wanted are files that end in .jpg, .jpeg, .png, .tif, .tiff, .fits, .fit, .fits.gz, .fz or .npy, "
         "in it or in its subfolders."

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +25,18 @@ from amatch_widgets.images.hdu import (
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import KEPT_BYTES, Kept
 from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.place import as_place, name_of, open_place, size_of, spec_of
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 from amatch_widgets.images.wcs import find_position
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
+    from amatch_widgets.images.remote import Remote
 
 __all__ = ["FitsSource"]
 
@@ -54,7 +57,7 @@ class FitsSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         A FITS file. One that is packed by gzip is unpacked into memory, up to 1 GB.
     hdu : int or str, optional
         Number or EXTNAME of the HDU with the cube. Default: the one HDU with images; if there are many, each
@@ -80,12 +83,12 @@ class FitsSource:
     bands: tuple[str, ...] | None = None
 
     def __init__(
-        self, path: str | os.PathLike[str], *, hdu: int | str | None = None, name: str | None = None
+        self, path: str | os.PathLike[str] | Remote, *, hdu: int | str | None = None, name: str | None = None
     ) -> None:
         import_fits()
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+        self._path = as_place(path)
         self._hdu = hdu
-        self.name = name or Path(self._path).name.partition(".")[0] or Path(self._path).name
+        self.name = name or name_of(self._path).partition(".")[0] or name_of(self._path)
         try:
             with plain_errors():
                 self._unpacked, self._size = _unpack(self._path)
@@ -173,16 +176,16 @@ class FitsSource:
         return hash_ids(self.ids if self._cube is None else (), f"fits {kinds}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute path, and the HDU if it was given."""
-        spec: dict[str, Any] = {"kind": "fits", "path": self._path}
+        """Return the absolute path or URL, and the HDU if it was given."""
+        spec: dict[str, Any] = {"kind": "fits", **spec_of(self._path)}
         return spec if self._hdu is None else {**spec, "hdu": self._hdu}
 
     def _open(self) -> IO[bytes]:
         """Open the file; UnreadableError if it is not the one that it was."""
         if self._unpacked is not None:
             return io.BytesIO(self._unpacked)
-        file = Path(self._path).open("rb")  # noqa: SIM115 - the caller closes it
-        if os.fstat(file.fileno()).st_size != self._size:
+        file = open_place(self._path)
+        if size_of(file) != self._size:
             file.close()
             raise UnreadableError("the file has changed since it was opened: open the source again")
         return file
@@ -220,10 +223,10 @@ class FitsSource:
         return PackedIds([str(hdu.number) for hdu in self._images])
 
 
-def _unpack(path: str) -> tuple[bytes | None, int]:
+def _unpack(place: Place) -> tuple[bytes | None, int]:
     """Return what is in a file packed by gzip, None for any other, and the size of the file, in bytes."""
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with open_place(place) as file:
+        size = size_of(file)
         if file.read(2) != b"\x1f\x8b":
             return None, size
         file.seek(0)

@@ -22,6 +22,7 @@ from amatch_widgets.images.hdf5_file import (
     why_not_open,
 )
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.place import as_place, name_of, open_place, spec_of
 from amatch_widgets.images.stack import Stack, bands_of, check_axes, read_rows
 from amatch_widgets.images.stored_ids import (
     BY_POSITION,
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HDF5Source", "is_hdf5"]
+    from amatch_widgets.images.place import Place
+    from amatch_widgets.images.remote import Remote
 
-_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
+__all__ = ["HDF5_SUFFIXES", "HDF5Source", "is_hdf5"]
+
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -50,7 +54,7 @@ class HDF5Source:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file.
     dataset : str, optional
         Which dataset: (N, H, W), (N, H, W, C) or (N, C, H, W) of numbers, or (N,) of encoded files (JPEG,
@@ -84,15 +88,15 @@ class HDF5Source:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Remote,
         *,
         dataset: str | None = None,
         axes: str | None = None,
         ids_from: str | None = None,
         name: str | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-        self.name = name or os.path.splitext(os.path.basename(self._path))[0]  # noqa: PTH119, PTH122 - as above
+        self._path = as_place(path)
+        self.name = name or os.path.splitext(name_of(self._path))[0]  # noqa: PTH122 - of any path
         self._options: dict[str, Any] = {
             "dataset": dataset,
             "axes": check_axes(axes),
@@ -159,9 +163,9 @@ class HDF5Source:
         return hash_ids(() if isinstance(self.ids, NumberedIds) else self.ids, "hdf5", self._looks)
 
     def spec(self) -> dict[str, Any]:
-        """Return the file's absolute path and the options that were given."""
+        """Return the file's absolute path or URL and the options that were given."""
         given = {key: value for key, value in self._options.items() if value is not None}
-        return {"kind": "hdf5", "path": self._path, **given}
+        return {"kind": "hdf5", **spec_of(self._path), **given}
 
     def _rows(self, start: int, stop: int) -> Any:
         return self._handle.read(slice(start, stop))
@@ -200,12 +204,12 @@ class HDF5Source:
         return NumberedIds(n)
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
+def is_hdf5(place: Place) -> bool:
     """Say whether a file is meant to be HDF5, by its ending or its first bytes."""
-    if os.path.splitext(path)[1].lower() in _SUFFIXES:  # noqa: PTH122 - of any path
+    if os.path.splitext(name_of(place))[1].lower() in HDF5_SUFFIXES:  # noqa: PTH122 - of any path
         return True
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as above
+        with open_place(place) as file:
             return file.read(len(_SIGNATURE)) == _SIGNATURE
     except OSError:
         return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import weakref
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,16 @@ import numpy as np
 
 from amatch_widgets.errors import MissingExtraError, SourceError
 from amatch_widgets.images.decode import MAX_BYTES, UnreadableError
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.stack import Stack, encoded_stack, pixel_stack
+from amatch_widgets.images.unreadable import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = [
     "Handle",
@@ -41,7 +47,7 @@ class Handle:
     Thread safety: h5py has one lock for all; of two that open the file at once, one is closed unused.
     """
 
-    def __init__(self, path: str, name: str | None) -> None:
+    def __init__(self, path: Place, name: str | None) -> None:
         self.path = path
         self.name = name or ""
         self._size = 0
@@ -55,8 +61,11 @@ class Handle:
         if opened is not None:
             opened[1].close()  # or HDF5 would go on with the place in the file of the parent process
         file = _open_file(self.path)
+        if isinstance(self.path, Remote):
+            # HDF5 closes at the end what is open, when there is no Python any more to ask: a crash.
+            weakref.finalize(self, file.close)
         images = _choose(file, self.name)
-        self._size = self._size or os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
+        self._size = self._size or self._length()
         self.name = images.name
         self._opened = (os.getpid(), file, images)
         return images
@@ -67,13 +76,17 @@ class Handle:
             found = self.images()[what]
             values = found if isinstance(what, slice) else _checked(found)[()]
             # HDF5 fills with zeros what a file has lost since it was opened, so that must be looked at.
-            size = os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
+            size = self._length()
         except UnreadableError:
             raise
         except FileNotFoundError as exc:
             raise UnreadableError("the file is gone since it was opened") from exc
         except MemoryError as exc:
             raise UnreadableError("there is not enough memory to read its part of the file") from exc
+        except OSError as exc:
+            if exc.errno == errno.EIO and isinstance(self.path, Remote):
+                raise UnreadableError(in_words(exc)) from exc
+            raise UnreadableError(f"its part of the file is damaged or cut off ({exc})") from exc
         # h5py meets damaged files with OSError, RuntimeError, KeyError, ValueError; one bad chunk must not
         # stop a run.
         except Exception as exc:
@@ -83,6 +96,10 @@ class Handle:
                 f"the file was cut off since it was opened, from {self._size} to {size} bytes"
             )
         return values
+
+    def _length(self) -> int:
+        """Return the length of the file, in bytes; of one elsewhere 0: reading beyond its end is an error."""
+        return 0 if isinstance(self.path, Remote) else os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
 
 
 def _h5py() -> Any:
@@ -95,8 +112,10 @@ def _h5py() -> Any:
         ) from error
 
 
-def _open_file(path: str) -> Any:
+def _open_file(path: Place) -> Any:
     h5py = _h5py()
+    if isinstance(path, Remote):
+        return h5py.File(path.open(), "r")
     try:
         return h5py.File(path, "r")
     except OSError as exc:
@@ -107,7 +126,7 @@ def _open_file(path: str) -> Any:
         return h5py.File(path, "r", locking=False)
 
 
-def why_not_open(path: str, exc: Exception) -> str:
+def why_not_open(path: Place, exc: Exception) -> str:
     """Say in plain words why a file cannot be opened."""
     if getattr(exc, "errno", None) == _LOCKED:
         return f"{path!r} is being written by another process. Wait until it is closed, then open it again."
