@@ -8,7 +8,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Version(NamedTuple):
 class Blocks:
     """What is read of the files of a server; each block from the network once, and from then on from disk.
 
-    Thread safety: ``_state`` has a lock for the blocks that are on their way; a thread that wants one of
+    Thread safety: ``_state`` has a lock for what is on its way; a thread that wants one of
     these waits for it. A forked process begins with a state of its own.
 
     Parameters
@@ -79,15 +79,25 @@ class Blocks:
         if state.pid != os.getpid():
             state = self._state = _State()
         found = self._kept(keys, range(len(keys)))
-        missing = [i for i in range(len(keys)) if i not in found]
-        if not missing:
-            return [found[i] for i in range(len(keys))]
-        with state.lock:
-            others = {i: state.coming[keys[i]] for i in missing if keys[i] in state.coming}
-            mine: dict[int, Future[bytes]] = {i: Future() for i in missing if i not in others}
-            state.coming |= {keys[i]: future for i, future in mine.items()}
+        mine, others = state.claim({i: key for i, key in enumerate(keys) if i not in found})
+        if mine:
+            try:
+                found |= self._fill(keys, mine, fetch)
+            finally:
+                state.release(keys[i] for i in mine)
+        for i, future in others.items():
+            try:
+                found[i] = future.result()
+            except CancelledError:
+                (found[i],) = self._load([keys[i]], lambda _, i=i: fetch([i]))  # type: ignore[misc]
+        return [found[i] for i in range(len(keys))]
+
+    def _fill(
+        self, keys: list[str], mine: dict[int, Future[bytes]], fetch: Callable[[list[int]], list[bytes]]
+    ) -> dict[int, bytes]:
+        """Fetch what other threads may wait for."""
         try:
-            found |= self._kept(keys, mine)  # another thread may have come in between
+            found = self._kept(keys, mine)  # another thread may have come in between
             wanted = [i for i in mine if i not in found]
             for i, data in zip(wanted, fetch(wanted) if wanted else [], strict=True):
                 found[i] = data
@@ -95,15 +105,15 @@ class Blocks:
                     self._cache.put(keys[i], data)
             for i, future in mine.items():
                 future.set_result(found[i])
-        except BaseException as exc:
+        except Exception as exc:
             for future in mine.values():
                 future.set_exception(exc)
             raise
-        finally:
-            with state.lock:
-                for i in mine:
-                    del state.coming[keys[i]]
-        return [found[i] if i in found else others[i].result() for i in range(len(keys))]
+        except BaseException:  # it is this thread that shall stop, and no other
+            for future in mine.values():
+                future.cancel()
+            raise
+        return found
 
     def _kept(self, keys: list[str], which: Iterable[int]) -> dict[int, bytes]:
         if self._cache is None:
@@ -138,10 +148,28 @@ class Blocks:
 
 
 class _State:
+    """What is on its way in this process."""
+
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self.coming: dict[str, Future[bytes]] = {}
+
+    def claim(self, keys: dict[int, str]) -> tuple[dict[int, Future[bytes]], dict[int, Future[bytes]]]:
+        """Return what the caller has to fetch now, and what another thread does."""
+        if not keys:
+            return {}, {}
+        with self._lock:
+            others = {i: self.coming[key] for i, key in keys.items() if key in self.coming}
+            mine: dict[int, Future[bytes]] = {i: Future() for i in keys if i not in others}
+            self.coming |= {keys[i]: future for i, future in mine.items()}
+        return mine, others
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Take back what was claimed."""
+        with self._lock:
+            for key in keys:
+                del self.coming[key]
 
 
 class RemoteFile(io.RawIOBase):
@@ -189,15 +217,19 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer from where the file is; return how many bytes there were."""
         view = memoryview(buffer).cast("B")
-        stop = min(self._at + len(view), self.size)
-        if self._at >= stop:
-            return 0
-        data = self._small(self._at, stop) if stop - self._at < _BLOCK else None
-        if data is None:
-            data = self._blocks.read(self._file, self._at, stop)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        n = max(0, min(len(view), self.size - self._at))
+        if n >= _BLOCK:
+            view[:n] = self._blocks.read(self._file, self._at, self._at + n)
+            self._at += n
+            return n
+        done = 0
+        while done < n:
+            block, offset = self._block(self._at // _BLOCK), self._at % _BLOCK
+            part = block[offset : offset + n - done]
+            view[done : done + len(part)] = part
+            done += len(part)
+            self._at += len(part)
+        return n
 
     def readall(self) -> bytes:
         """Return the rest of the file."""
@@ -205,15 +237,11 @@ class RemoteFile(io.RawIOBase):
         self._at += len(data)
         return data
 
-    def _small(self, start: int, stop: int) -> bytes:
-        parts = []
-        for number in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
-            if number not in self._kept:
-                low = number * _BLOCK
-                self._kept[number] = self._blocks.read(self._file, low, low + _BLOCK)
-            self._kept.move_to_end(number)
-            parts.append(self._kept[number])
+    def _block(self, number: int) -> bytes:
+        if number not in self._kept:
+            start = number * _BLOCK
+            self._kept[number] = self._blocks.read(self._file, start, start + _BLOCK)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        first = start // _BLOCK * _BLOCK
-        return b"".join(parts)[start - first : stop - first]
+        self._kept.move_to_end(number)
+        return self._kept[number]

@@ -76,7 +76,7 @@ class FolderSource:
         self._states: RemoteFiles | None = None
         self.skipped: dict[str, str]
         if isinstance(self._root, Remote):
-            self._states = RemoteFiles(self._root, SUFFIXES)
+            self._states = RemoteFiles(self._root, SUFFIXES, _to_id)
             files, self.skipped, others = self._states.names, {}, self._states.others
         else:
             files, self.skipped, others = _find(self._root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import weakref
@@ -84,7 +83,7 @@ class Handle:
         except MemoryError as exc:
             raise UnreadableError("there is not enough memory to read its part of the file") from exc
         except OSError as exc:
-            if exc.errno == errno.EIO and isinstance(self.path, Remote):
+            if exc.errno is not None and isinstance(self.path, Remote):  # the network, not the file
                 raise UnreadableError(in_words(exc)) from exc
             raise UnreadableError(f"its part of the file is damaged or cut off ({exc})") from exc
         # h5py meets damaged files with OSError, RuntimeError, KeyError, ValueError; one bad chunk must not

@@ -14,7 +14,7 @@ from amatch_widgets.images.blocks import Version
 from amatch_widgets.images.unreadable import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from amatch_widgets.images.remote import Remote
 
@@ -31,11 +31,13 @@ class RemoteFiles:
     folder : Remote
     suffixes : collection of str
         Endings of image files, in lower case; ``.gz`` alone is none.
+    id_of : callable
+        Makes an id of a path.
 
     Attributes
     ----------
     names : list of str
-        Paths from the folder on, sorted, hidden ones left out.
+        Paths from the folder on, sorted by their ids, hidden ones left out.
     others : Counter of str
         How many files there are of other endings.
 
@@ -45,27 +47,26 @@ class RemoteFiles:
         The folder cannot be listed.
     """
 
-    def __init__(self, folder: Remote, suffixes: Collection[str]) -> None:
+    def __init__(self, folder: Remote, suffixes: Collection[str], id_of: Callable[[str], str]) -> None:
         self._folder = folder
         self.others: Counter[str] = Counter()
-        found: list[tuple[str, int, int]] = []
+        found: dict[str, tuple[int, int]] = {}  # a page may have several links to one file
         try:
             for name, version in folder.files():
                 if any(part.startswith(".") for part in name.split("/")):
                     continue
                 suffix = _suffix(name)
                 if suffix in suffixes:
-                    found.append((name, version.size, _number(version.tag)))
+                    found[name] = version.size, _number(version.tag)
                 else:
                     self.others[suffix or "without ending"] += 1
         except OSError as exc:
             raise SourceError(
                 f"The folder {folder!r} cannot be listed: {in_words(exc)}. Check URL and permissions."
             ) from exc
-        found.sort()
-        self.names = [name for name, _, _ in found]
-        self._sizes = np.array([size for _, size, _ in found], np.int64)
-        self._tags = np.array([tag for _, _, tag in found], np.uint64)
+        self.names = sorted(found, key=lambda name: (id_of(name), name))
+        self._sizes = np.array([found[name][0] for name in self.names], np.int64)
+        self._tags = np.array([found[name][1] for name in self.names], np.uint64)
 
     def open(self, index: int) -> IO[bytes]:
         """Open one of the files to be read."""

@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 _WAITS_S = (0.3, 2.0)  # before it is asked again
 _PATIENCE_S = 60.0  # for one answer of at most 16 MB
-_GONE_S = 5.0  # for so long a server that does not answer is not asked again: there may be a million images
+# Where a server has not answered so often in a row, it is not the images: for a while it is not asked again,
+# as there may be a million of them.
+_N_GONE, _GONE_S = 3, 5.0
 _EXTRA = {"s3", "s3a", "http", "https"}  # schemes that the extra is for
 _CREDENTIALS = re.compile("Credential|Unauthorized|TokenRetrieval|Authentication")
 _STATUSES = {
@@ -47,6 +49,7 @@ class Server:
 
     Thread safety: fsspec's file systems may be asked by any thread. ``_opened`` and ``_gone_until`` are each
     replaced as a whole, and of two threads that open the file system at once, fsspec gives both the same.
+    ``_n_gone`` need not be exact.
 
     Parameters
     ----------
@@ -67,7 +70,7 @@ class Server:
 
     def __init__(self, url: str, options: Mapping[str, Any], secret: Mapping[str, Any]) -> None:
         self._url, self._options, self._secret = url, dict(options), dict(secret)
-        self._gone_until = (0.0, "")
+        self._gone_until, self._n_gone = (0.0, ""), 0
         self._opened: tuple[int, Any] | None = None
         self._files().invalidate_cache()  # a listing that another source of this process asked for
 
@@ -91,18 +94,24 @@ class Server:
             if time.monotonic() < until:
                 raise OSError(errno.EIO, reason)
             try:
-                return what(self._files())
+                found = what(self._files())
             except SourceError:
                 raise
             # File systems raise what their libraries raise: of aiohttp, botocore, paramiko, ...
             except Exception as exc:
                 error = self._in_words(exc)
                 if error.errno != errno.EIO:
+                    self._n_gone = 0
                     raise error from exc
                 if wait_s is None:
-                    self._gone_until = (time.monotonic() + _GONE_S, str(error.strerror))
+                    self._n_gone += 1
+                    if self._n_gone >= _N_GONE:
+                        self._gone_until = (time.monotonic() + _GONE_S, str(error.strerror))
                     raise error from exc
                 time.sleep(wait_s)
+            else:
+                self._n_gone = 0
+                return found
         raise AssertionError
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:

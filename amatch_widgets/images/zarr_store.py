@@ -243,14 +243,15 @@ def find_stores(place: Place) -> list[Place]:
     if name_of(place).lower().endswith((".zarr", ".zip")) or _is_store(place):
         return [place]
     try:
-        names = names_in(place)
+        # On a server each question takes its time, and there may be a million files.
+        listing = place.listing() if isinstance(place, Remote) else [(name, True) for name in names_in(place)]
     except OSError:
         return []
+    names = [name for name, _ in listing if not name.startswith(".")]
+    folders = [name for name, is_one in listing if is_one and not name.startswith(".")]
     stores = [join(place, name) for name in names if name.lower().endswith((".zarr", ".zarr.zip"))]
     if stores:
         return stores
-    # On a server each question takes its time, and there may be a million files.
-    folders = [name for name, is_one in place.listing() if is_one] if isinstance(place, Remote) else names
     batches = (join(place, name, _BATCH) for name in folders)
     found = [store for store in islice(batches, _LOOKED_AT) if exists(store)]
     return [*found, *filter(exists, batches)] if found else []

@@ -8,13 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
@@ -224,15 +226,61 @@ def test_a_server_that_answers_again_is_asked_again(root, serve):
     assert source.read(0).size
 
 
-def test_a_server_that_does_not_answer_is_left_alone_for_a_while(root, serve, monkeypatch):
+def test_a_server_that_does_not_answer_is_left_alone_for_a_while(web, monkeypatch):
     monkeypatch.setattr(server, "_GONE_S", 60.0)
-    web = serve(root)
     source = open_source(f"{web.url}/folder")
     web.answer = lambda path: 503
-    for i in range(5):
+    web.requests.clear()
+    for i in range(7):
         with pytest.raises(ImageReadError, match="status 503"):
             source.read(i)
-    assert sum(web.requests[key] for key in web.requests if "png" in key[1]) <= 6
+    assert len({path for _, path in web.requests}) == 3
+
+
+def test_an_image_that_a_server_fails_to_send_keeps_no_other_away(web, monkeypatch):
+    monkeypatch.setattr(server, "_GONE_S", 60.0)
+    source = open_source(f"{web.url}/folder", cache_gb=0)
+    web.answer = {"/folder/a%200/2.png": 500}.get
+    for _ in range(4):
+        with pytest.raises(ImageReadError, match="status 500"):
+            source.read(source.ids.index("a 0/2.png"))
+        assert source.read(0).size
+
+
+def test_names_with_all_kinds_of_characters_lead_to_their_files(serve, tmp_path):
+    names = ["a%20b.png", "a b.png", "ü?#&=+.png", r"\udc80.png", "[1].PNG"]
+    for i, name in enumerate(names):
+        Image.new("L", (4, 4), 10 * i).save(tmp_path / name, "png")
+    source = open_source(serve(tmp_path).url)
+    here = open_source(tmp_path)
+    assert source.ids == here.ids
+    for i in range(len(names)):
+        np.testing.assert_array_equal(source.read(i), here.read(i))
+
+
+def test_a_thread_that_is_interrupted_interrupts_no_other(web):
+    place = Remote(f"{web.url}/cube.npy")
+    version, fetching, waiting = place.version(), threading.Event(), threading.Event()
+    reads = place._root.server.read
+
+    def read(*args):
+        if not fetching.is_set():
+            fetching.set()
+            assert waiting.wait(30)
+            raise KeyboardInterrupt
+        return reads(*args)
+
+    place._root.server.read = read
+    with ThreadPoolExecutor(2) as executor:
+        first = executor.submit(lambda: place.open(version).read())
+        assert fetching.wait(30)
+        coming = place._root.blocks._state.coming
+        (future,) = coming.values()
+        future.result = lambda: (waiting.set(), Future.result(future))[1]
+        second = executor.submit(lambda: place.open(version).read())
+        with pytest.raises(KeyboardInterrupt):
+            first.result(30)
+        assert len(second.result(30)) == version.size
 
 
 def test_scoring_from_a_server_that_dies_ends_with_a_word_and_goes_on_later(web, tmp_path):
