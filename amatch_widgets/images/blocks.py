@@ -21,7 +21,7 @@ __all__ = ["Blocks", "RemoteFile", "Version"]
 
 _BLOCK = 2**20  # bytes: asking for less takes hardly less time
 _TOGETHER = 16  # blocks that are asked for at once
-_KEPT = 4  # blocks that an open file holds: HDF5 goes to and fro between its index and its data
+_IN_MEMORY = 32 * _BLOCK  # bytes of what was read last: an image may be a small part of a block
 
 
 class Version(NamedTuple):
@@ -61,7 +61,10 @@ class Blocks:
             return b""
         first = start // _BLOCK
         found = self._blocks(file, range(first, (stop - 1) // _BLOCK + 1))
-        return b"".join(found)[start - first * _BLOCK : stop - first * _BLOCK]
+        # Cut before they are joined: a piece of a block is not worth a copy of it.
+        found[-1] = found[-1][: stop - (first + len(found) - 1) * _BLOCK]
+        found[0] = found[0][start - first * _BLOCK :]
+        return b"".join(found)
 
     def read_whole(self, path: str, tag: str) -> bytes:
         """Return a file of unknown size; `tag` says of which state of all files it is."""
@@ -78,11 +81,11 @@ class Blocks:
         state = self._state
         if state.pid != os.getpid():
             state = self._state = _State()
-        found = self._kept(keys, range(len(keys)))
+        found = self._kept(state, keys, range(len(keys)))
         mine, others = state.claim({i: key for i, key in enumerate(keys) if i not in found})
         if mine:
             try:
-                found |= self._fill(keys, mine, fetch)
+                found |= self._fill(state, keys, mine, fetch)
             finally:
                 state.release(keys[i] for i in mine)
         for i, future in others.items():
@@ -93,16 +96,21 @@ class Blocks:
         return [found[i] for i in range(len(keys))]
 
     def _fill(
-        self, keys: list[str], mine: dict[int, Future[bytes]], fetch: Callable[[list[int]], list[bytes]]
+        self,
+        state: _State,
+        keys: list[str],
+        mine: dict[int, Future[bytes]],
+        fetch: Callable[[list[int]], list[bytes]],
     ) -> dict[int, bytes]:
         """Fetch what other threads may wait for."""
         try:
-            found = self._kept(keys, mine)  # another thread may have come in between
+            found = self._kept(state, keys, mine)  # another thread may have come in between
             wanted = [i for i in mine if i not in found]
             for i, data in zip(wanted, fetch(wanted) if wanted else [], strict=True):
                 found[i] = data
                 if self._cache is not None:
                     self._cache.put(keys[i], data)
+                state.remember(keys[i], data)
             for i, future in mine.items():
                 future.set_result(found[i])
         except Exception as exc:
@@ -115,11 +123,18 @@ class Blocks:
             raise
         return found
 
-    def _kept(self, keys: list[str], which: Iterable[int]) -> dict[int, bytes]:
-        if self._cache is None:
-            return {}
-        kept = {i: self._cache.get(keys[i]) for i in which}
-        return {i: data for i, data in kept.items() if data is not None}
+    def _kept(self, state: _State, keys: list[str], which: Iterable[int]) -> dict[int, bytes]:
+        """Return what is in memory or on disk."""
+        found: dict[int, bytes] = {}
+        for i in which:
+            data = state.recall(keys[i])
+            if data is None and self._cache is not None:
+                data = self._cache.get(keys[i])
+                if data is not None:
+                    state.remember(keys[i], data)
+            if data is not None:
+                found[i] = data
+        return found
 
     def _fetch(self, file: Version, numbers: list[int]) -> list[bytes]:
         """Ask the server for blocks, those that follow each other together."""
@@ -153,7 +168,27 @@ class _State:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._lock = threading.Lock()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._n_bytes = 0
         self.coming: dict[str, Future[bytes]] = {}
+
+    def recall(self, key: str) -> bytes | None:
+        """Return what was read a short while ago; None if it is not in memory."""
+        with self._lock:
+            if key in self._recent:
+                self._recent.move_to_end(key)
+            return self._recent.get(key)
+
+    def remember(self, key: str, data: bytes) -> None:
+        """Hold what was read in memory for a short while, if it is no longer than a block."""
+        if len(data) > _BLOCK:
+            return
+        with self._lock:
+            self._n_bytes += len(data) - len(self._recent.pop(key, b""))
+            self._recent[key] = data
+            while self._n_bytes > _IN_MEMORY:
+                _, oldest = self._recent.popitem(last=False)
+                self._n_bytes -= len(oldest)
 
     def claim(self, keys: dict[int, str]) -> tuple[dict[int, Future[bytes]], dict[int, Future[bytes]]]:
         """Return what the caller has to fetch now, and what another thread does."""
@@ -187,7 +222,6 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self._blocks, self._file = blocks, file
         self._at = 0
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -217,31 +251,13 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer from where the file is; return how many bytes there were."""
         view = memoryview(buffer).cast("B")
-        n = max(0, min(len(view), self.size - self._at))
-        if n >= _BLOCK:
-            view[:n] = self._blocks.read(self._file, self._at, self._at + n)
-            self._at += n
-            return n
-        done = 0
-        while done < n:
-            block, offset = self._block(self._at // _BLOCK), self._at % _BLOCK
-            part = block[offset : offset + n - done]
-            view[done : done + len(part)] = part
-            done += len(part)
-            self._at += len(part)
-        return n
+        data = self._blocks.read(self._file, self._at, self._at + len(view))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
     def readall(self) -> bytes:
         """Return the rest of the file."""
         data = self._blocks.read(self._file, self._at, self.size)
         self._at += len(data)
         return data
-
-    def _block(self, number: int) -> bytes:
-        if number not in self._kept:
-            start = number * _BLOCK
-            self._kept[number] = self._blocks.read(self._file, start, start + _BLOCK)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(number)
-        return self._kept[number]

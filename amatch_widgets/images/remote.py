@@ -54,7 +54,7 @@ class Remote:
         Options of fsspec for it, e.g. ``{"anon": True}``.
     cache_gb : float, >= 0
         What is kept on disk of all that was read from elsewhere, in GB (10^9 bytes), for all sources and
-        processes of this user together; 0 keeps nothing.
+        processes of this user together; 0 writes nothing.
 
     Raises
     ------
@@ -150,7 +150,7 @@ class Remote:
     def exists(self) -> bool:
         """Whether there is anything."""
         try:
-            self._info()
+            self._look()
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -162,21 +162,18 @@ class Remote:
     def is_folder(self) -> bool:
         """Whether it is a folder; False if there is nothing."""
         try:
-            info = self._info()
+            return self._look().is_folder
         except (FileNotFoundError, NotADirectoryError):
             return False
-        # A web server knows no folders: it shows a page with what is in them.
-        return info["type"] == "directory" or (self._root.is_web and info.get("mimetype") == "text/html")
 
     def version(self) -> Version:
         """Return size and state of a file, as they are when it is asked first."""
-        info = self._info()
-        if info["type"] == "directory":
+        found = self._look()
+        if found.is_folder:
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        size = info["size"]
-        if size is None:
+        if found.version.size < 0:
             raise OSError(errno.EINVAL, "the server does not tell how long it is")
-        return Version(info["name"], int(size), _tag(info))
+        return found.version
 
     def open(self, version: Version | None = None) -> io.BufferedReader:
         """Open a file to be read; OSError if that cannot be.
@@ -214,10 +211,9 @@ class Remote:
         for name, info in found.items():
             relative = self._relative(name)
             if relative and info.get("type") == "file" and not name.endswith("/"):
-                size = info.get("size")
-                yield relative, Version(name, -1 if size is None else int(size), _tag(info))
+                yield relative, _version(name, info)
 
-    def _info(self) -> dict[str, Any]:
+    def _look(self) -> _Look:
         return self._root.look(self._path())
 
     def _path(self, *, is_folder: bool = False) -> str:
@@ -259,10 +255,16 @@ class _Root:
         # Some file systems have no host in their paths.
         where = [url.scheme, url.user, url.rest.partition("/")[0], url.query, self.public]
         self.blocks = Blocks(self.server, cache, json.dumps(where, sort_keys=True))
-        self.look = lru_cache(_LOOKS)(self.server.info)
+        self.look = lru_cache(_LOOKS)(self._look)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Root, (self._url, self._options, self.cache_gb)
+
+    def _look(self, path: str) -> _Look:
+        info = self.server.info(path)
+        # A web server knows no folders: it shows a page with what is in them.
+        is_page = self.is_web and info.get("mimetype") == "text/html"
+        return _Look(is_page or info["type"] == "directory", _version(path, info))
 
     def path_of(self, base: str) -> str:
         """Return how the file system calls what is at a URL without secrets."""
@@ -271,6 +273,11 @@ class _Root:
     def _secret_url(self, rest: str) -> str:
         user = "" if self._url.user is None else f"{self._url.user}@"
         return f"{self._url.scheme}://{user}{rest}{self._url.query}"
+
+
+class _Look(NamedTuple):
+    is_folder: bool
+    version: Version
 
 
 class _Reader(io.BufferedReader):
@@ -326,6 +333,12 @@ def _parse(url: str) -> _Url:
         return _Url(scheme, user, rest, "")
     rest, mark, query = rest.partition("?")
     return _Url(scheme, user, rest, mark + query)
+
+
+def _version(path: str, info: Mapping[str, Any]) -> Version:
+    """Return the state of a file; the size is -1 where the server does not say it."""
+    size = info.get("size")
+    return Version(path, -1 if size is None else int(size), _tag(info))
 
 
 def _tag(info: Mapping[str, Any]) -> str:

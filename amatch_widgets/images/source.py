@@ -174,7 +174,7 @@ def open_source(
         with `source`.
     cache_gb : float, optional
         For URLs: what may be kept on this disk of all that was read from elsewhere, in GB; default 4. It is
-        in the user's cache folder, or the one that the environment variable AMATCH_CACHE names. 0 keeps
+        in the user's cache folder, or the one that the environment variable AMATCH_CACHE names. 0 writes
         nothing.
 
     Returns
