@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from amatch_widgets.images.remote import Remote, is_url, remote_from_spec
+from amatch_widgets.images.host import is_url
+from amatch_widgets.images.remote import Remote, remote_from_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,10 +17,11 @@ from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
 from amatch_widgets.images.hdf5 import HDF5_SUFFIXES, HDF5Source, is_hdf5
 from amatch_widgets.images.hdu import FITS_SUFFIXES
+from amatch_widgets.images.host import is_url
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
 from amatch_widgets.images.place import as_place, place_of_spec
-from amatch_widgets.images.remote import Remote, is_url, why_unreachable
+from amatch_widgets.images.remote import Remote, why_unreachable
 from amatch_widgets.images.rowgroups import parquet_files
 from amatch_widgets.images.table import TABLES
 from amatch_widgets.images.zarr_store import ZarrSource, find_stores

@@ -266,7 +266,7 @@ def test_names_with_all_kinds_of_characters_lead_to_their_files(serve, tmp_path)
 def test_a_thread_that_is_interrupted_interrupts_no_other(web):
     place = Remote(f"{web.url}/cube.npy")
     version, fetching, waiting = place.version(), threading.Event(), threading.Event()
-    reads = place._root.server.read
+    reads = place._host.server.read
 
     def read(*args):
         if not fetching.is_set():
@@ -275,11 +275,11 @@ def test_a_thread_that_is_interrupted_interrupts_no_other(web):
             raise KeyboardInterrupt
         return reads(*args)
 
-    place._root.server.read = read
+    place._host.server.read = read
     with ThreadPoolExecutor(2) as executor:
         first = executor.submit(lambda: place.open(version).read())
         assert fetching.wait(30)
-        coming = place._root.blocks._state.coming
+        coming = place._host.blocks._state.coming
         (future,) = coming.values()
         future.result = lambda: (waiting.set(), Future.result(future))[1]
         second = executor.submit(lambda: place.open(version).read())
