@@ -103,12 +103,18 @@ class HDF5Source:
             "ids_from": ids_from,
         }
         self._handle = Handle(self._path, dataset)
+        self.ids: Sequence[str]
+        self.bands: tuple[str, ...] | None
+        self._stack: Stack | None
+        self._handle.answer(self._look)
+
+    def _look(self) -> None:
+        """Find out what the images are."""
         try:
             images = self._handle.images()
         except (OSError, RuntimeError) as exc:  # h5py raises both
             raise SourceError(why_not_open(self._path, exc)) from exc
-        self.ids: Sequence[str]
-        self._stack: Stack | None = None
+        self._stack = None
         if is_group(images):
             self.ids = self._names(images)
             self.channels, self._looks, self.bands, self.chunk = (
@@ -118,7 +124,7 @@ class HDF5Source:
                 1,
             )
         else:
-            self._stack = stack_of(images, axes, called(images))
+            self._stack = stack_of(images, self._options["axes"], called(images))
             self.ids = self._find_ids(images)
             self.channels, self.chunk = self._stack.channels, self._stack.shard
             self.bands = bands_of(images.attrs, self.channels)

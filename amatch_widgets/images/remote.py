@@ -162,7 +162,11 @@ class Remote:
         version : Version, optional
             Of `files`, which saves a question to the server.
         """
-        return _Reader(RemoteFile(self._host.blocks, version or self.version()), self._base)
+        return _Reader(RemoteFile(self._host.blocks, version or self.version()))
+
+    def read(self, version: Version, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to before `stop` of a file; OSError if they cannot be read."""
+        return self._host.blocks.read(version, start, stop)
 
     def read_whole(self, tag: str) -> bytes:
         """Return all of a file without asking for its size.
@@ -215,14 +219,7 @@ class Remote:
 
 
 class _Reader(io.BufferedReader):
-    """A buffered file that knows its size and its URL, by which h5py calls it."""
-
-    def __init__(self, raw: RemoteFile, url: str) -> None:
-        super().__init__(raw)
-        self._url = url
-
-    def __repr__(self) -> str:
-        return self._url
+    """A buffered file that knows its size."""
 
     @property
     def size(self) -> int:

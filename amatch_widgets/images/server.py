@@ -40,7 +40,6 @@ _KINDS = (
     (IsADirectoryError, errno.EISDIR, "it is a folder"),
     (NotADirectoryError, errno.ENOTDIR, "it is no folder"),
     (NotImplementedError, errno.EINVAL, "its server or library cannot do this"),
-    (TimeoutError, errno.EIO, "the server does not answer in time"),
 )
 
 
@@ -145,6 +144,8 @@ class Server:
                 return OSError(*found)
         # The last: fsspec says "not found" of web servers that do not answer at all. But it may also have
         # looked in vain in a dict of its own.
+        if any(isinstance(one, TimeoutError) for one in chain):
+            return OSError(errno.EIO, "the server does not answer in time")
         last = next((one for one in reversed(chain) if not isinstance(one, LookupError)), exc)
         for kind, number, text in _KINDS:
             if isinstance(last, kind):

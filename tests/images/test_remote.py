@@ -13,6 +13,7 @@ import urllib.request
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -21,12 +22,13 @@ from PIL import Image
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
 from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError
-from amatch_widgets.images import blocks, server
+from amatch_widgets.images import blocks, hdf5_remote, server
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.hdf5 import HDF5Source
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.source import open_source, read_many, source_from_spec
+from amatch_widgets.session import Session
 
 KINDS = ("folder", "hdf5", "zarr 2", "zarr 3", "stores", "parquet", "parquets", "fits", "npy")
 
@@ -167,6 +169,8 @@ def test_images_of_a_server_that_fails_are_listed_and_those_here_are_still_read(
 @pytest.mark.usefixtures("forgetful")
 def test_the_images_of_one_file_on_a_server_that_dies_are_listed(kind, web, written, monkeypatch):
     monkeypatch.setattr(blocks, "_BLOCK", 500)
+    monkeypatch.setattr(hdf5_remote, "_PIECE", 500)
+    monkeypatch.setattr(hdf5_remote, "_AHEAD", 1)
     source = open_source(f"{web.url}/{written[1][kind]}", cache_gb=0)
     source.read(0)
     web.close()
@@ -361,12 +365,18 @@ def test_wrong_credentials_are_told(path, guarded, object_store):
     assert "not-so-secret" not in str(caught.value)
 
 
-def test_no_credentials_are_told(object_store, bucket, monkeypatch):
+@pytest.fixture
+def nobody(monkeypatch):
+    """Take away all credentials that this machine may have."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
+
+
+@pytest.mark.usefixtures("nobody")
+def test_no_credentials_are_told(object_store, bucket):
     with pytest.raises(SourceError, match=r"no credentials.*'anon': True"):
         open_source(f"{bucket[0]}/set.h5", storage_options={"endpoint_url": object_store["endpoint_url"]})
 
@@ -484,6 +494,24 @@ def test_a_spec_without_its_credentials_says_what_to_give(guarded, object_store)
         source_from_spec(spec)
 
 
+@pytest.mark.usefixtures("nobody")
+def test_a_session_keeps_no_credentials_and_goes_on_when_they_are_given(make_session, tmp_path, bucket):
+    def images():
+        return open_source(f"{bucket[0]}/set.h5", storage_options=bucket[1])
+
+    session = make_session(images(), labels={"0.fits": "anomaly", "1.fits": "normal"})
+    session.close()
+    written = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert any(b"s3://images/set/set.h5" in content for content in written)
+    assert not any(b"tester" in content or b"not-so-secret" in content for content in written)
+    with pytest.raises(
+        SourceError, match=r"no credentials.*\(key, secret\), which are not written down. Give the"
+    ):
+        Session.open(tmp_path / "run")
+    with Session.open(tmp_path / "run", source=images()) as again:
+        assert again.labels.counts() == {"anomaly": 1, "normal": 1}
+
+
 # ---- other processes ------------------------------------------------------------------------
 
 
@@ -501,6 +529,34 @@ def test_a_new_process_reads_what_is_sent_to_it_with_its_credentials(bucket):
     for source, theirs in zip(sources, found, strict=True):
         for ours, other in zip(all_of(source), theirs, strict=True):
             np.testing.assert_array_equal(ours, other)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_h5py_never_waits_for_a_server(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_remote, "_PIECE", 1000)
+    monkeypatch.setattr(blocks, "_BLOCK", 1000)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = np.arange(40 * 30 * 20, dtype="u2").reshape(40, 30, 20)
+    is_stuck = []
+
+    def take_lock():
+        with h5py._objects.phil:
+            pass
+
+    def answer(path):
+        # While the server has a question, another thread takes the lock of h5py, as one does that collects
+        # garbage. It may be the one that brings the answer.
+        other = threading.Thread(target=take_lock, daemon=True)
+        other.start()
+        other.join(5)
+        is_stuck.append(other.is_alive())
+
+    web = serve(tmp_path)
+    web.answer = answer
+    source = open_source(f"{web.url}/a.h5", cache_gb=0)
+    assert source.read(7)[0, 0, 0] == 7 * 600
+    assert len(is_stuck) > 3
+    assert not any(is_stuck)
 
 
 CHILD = """
