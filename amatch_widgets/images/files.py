@@ -84,9 +84,8 @@ class FolderSource:
             raise SourceError(_nothing_found(self._root, self.skipped, others))
         if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
             import_fits()
-        named = sorted(
-            (_to_id(relative), relative) for relative in files
-        )  # those of a server have this order
+        # Files on a server have this order already, and are opened by their place in it.
+        named = sorted((_to_id(relative), relative) for relative in files)
         self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
         self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
         has_colour = any(relative.lower().endswith(_COLOUR) for relative in files)

@@ -106,10 +106,12 @@ class HDF5Source:
         self.ids: Sequence[str]
         self.bands: tuple[str, ...] | None
         self._stack: Stack | None
-        self._handle.answer(self._look)
+        found = self._handle.answer(self._look)
+        if found is not None:
+            self.ids = self._read_ids(found)
 
-    def _look(self) -> None:
-        """Find out what the images are."""
+    def _look(self) -> Any:
+        """Find out what the images are; return the dataset of ids that are still to be read, or None."""
         try:
             images = self._handle.images()
         except (OSError, RuntimeError) as exc:  # h5py raises both
@@ -125,10 +127,12 @@ class HDF5Source:
             )
         else:
             self._stack = stack_of(images, self._options["axes"], called(images))
-            self.ids = self._find_ids(images)
+            self.ids = NumberedIds(len(images))
             self.channels, self.chunk = self._stack.channels, self._stack.shard
             self.bands = bands_of(images.attrs, self.channels)
             self._looks = f"{images.shape} {images.dtype.str}"
+            return self._find_ids(images)
+        return None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -186,7 +190,7 @@ class HDF5Source:
         # The names in Arrow: a group may hold a million.
         return pack_ids(to_arrow([np.array(list(group), object)], f"The names in {called(group)}"), "They")
 
-    def _find_ids(self, images: Any) -> Sequence[str]:
+    def _find_ids(self, images: Any) -> Any:
         wanted, n = self._options["ids_from"], len(images)
         beside = images.parent
         for name in names_to_try(wanted):
@@ -194,12 +198,7 @@ class HDF5Source:
             if array is None or is_group(array) or not holds_ids(array.shape, array.dtype.kind, n):
                 continue
             self._ids_from = name
-            where = called(array)
-            try:
-                ids = to_arrow(blocks_of(array, n, (array.chunks or (1,))[0]), where)
-            except (OSError, RuntimeError) as exc:
-                raise SourceError(f"{where} cannot be read: {exc}. Choose others with ids_from=.") from exc
-            return pack_ids(ids, where)
+            return array
         if wanted not in (None, BY_POSITION):
             raise SourceError(
                 f"ids_from={wanted!r} is no dataset of {n} texts or whole numbers beside {called(images)}. "
@@ -207,7 +206,26 @@ class HDF5Source:
                 f"ids_from={BY_POSITION!r}."
             )
         self._ids_from = None
-        return NumberedIds(n)
+        return None
+
+    def _read_ids(self, array: Any) -> Sequence[str]:
+        """Read ids, of which there may be very many, each piece by itself."""
+        where = self._handle.answer(lambda: called(array))
+        try:
+            ids = to_arrow(blocks_of(_Rows(self._handle, array), len(self), (array.chunks or (1,))[0]), where)
+        except (OSError, RuntimeError) as exc:
+            raise SourceError(f"{where} cannot be read: {exc}. Choose others with ids_from=.") from exc
+        return pack_ids(ids, where)
+
+
+class _Rows:
+    """A dataset, of which rows are read through its `Handle`."""
+
+    def __init__(self, handle: Handle, dataset: Any) -> None:
+        self._handle, self._dataset = handle, dataset
+
+    def __getitem__(self, rows: slice) -> Any:
+        return self._handle.answer(lambda: self._dataset[rows])
 
 
 def is_hdf5(place: Place) -> bool:

@@ -96,17 +96,16 @@ class Server:
                 found = what(self._files())
             except SourceError:
                 raise
-            # File systems raise what their libraries raise: of aiohttp, botocore, paramiko, ...
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - what libraries raise: aiohttp, botocore, paramiko, ...
                 error = self._in_words(exc)
                 if error.errno != errno.EIO:
                     self._n_gone = 0
-                    raise error from exc
+                    raise error from None  # what the libraries say has URLs with signatures in it
                 if wait_s is None:
                     self._n_gone += 1
                     if self._n_gone >= _N_GONE:
                         self._gone_until = (time.monotonic() + _GONE_S, str(error.strerror))
-                    raise error from exc
+                    raise error from None
                 time.sleep(wait_s)
             else:
                 self._n_gone = 0
