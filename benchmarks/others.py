@@ -1,12 +1,12 @@
-"""Hunts for kinds of images that nothing here was tuned on: the instant tier's finds, and the frozen probe's.
+"""Hunts for the classes that are no case of the protocol: what the instant tier finds, and the frozen probe.
 
 All classes of ../shared/data but the four cases' own, each in turn the rare one: 98 of miniImageNet, each 1 %
 of 10,000 images, with one draw of first labels, and three of Galaxy Zoo with five draws. The product's own
 `Embedder`, `Projection` and `InstantHead` with their defaults, and the probe of probe.py, play both modes
 of ../shared/bench/PROTOCOL.md in memory, from the same labels.
 
-    OMP_NUM_THREADS=1 python benchmarks/untuned.py     # one core, 40 minutes; goes on where it was cut off
-    python benchmarks/untuned.py --tables              # run nothing: print from the result file
+    OMP_NUM_THREADS=1 python benchmarks/others.py     # one core, 25 minutes; goes on where it was cut off
+    python benchmarks/others.py --tables              # run nothing: print from the result file
 
 Raw features are kept beside the result file, and are those of ablation.py and probe.py.
 """
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/ and data/"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "untuned.jsonl", help="result file")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "others.jsonl", help="result file")
     parser.add_argument(
         "--tables", action="store_true", help="run nothing: print tables from the result file"
     )
@@ -203,7 +203,7 @@ def main() -> None:
         print(*(record[k] for k in ("case", "mode", "seed", "method", "wall_s")), file=sys.stderr, flush=True)
     print(tables(records))
     if arguments.json:
-        print(json.dumps({"benchmark": "untuned", "runs": records, **provenance()}))
+        print(json.dumps({"benchmark": "others", "runs": records, **provenance()}))
 
 
 if __name__ == "__main__":
