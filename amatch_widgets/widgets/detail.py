@@ -21,7 +21,6 @@ from amatch_widgets.widgets.view import Desk, handler, in_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
 
 __all__ = ["Detail"]
@@ -59,7 +58,7 @@ class Detail(Part):
     left : callable, optional
         Called when the user leaves the detail.
     hides : callable, optional
-        Takes a `Label`; whether the user is to judge its image without seeing what was said of it.
+        Takes an id; whether the user is to judge the image without seeing what was said of it.
     rendering : Rendering, optional
         How images are shown at first, here and in the gallery.
     """
@@ -94,7 +93,7 @@ class Detail(Part):
         *,
         use: Callable[[Rendering], None] | None = None,
         left: Callable[[], None] | None = None,
-        hides: Callable[[Label], bool] = lambda _: False,
+        hides: Callable[[str], bool] = lambda _: False,
         rendering: Rendering = _PLAIN,
     ) -> None:
         self._use, self._left, self._hides = use, left, hides
@@ -156,9 +155,10 @@ class Detail(Part):
             if not self.is_open:
                 return
             labelled = [i for event in events if isinstance(event, LabelsChanged) for i in event.image_ids]
-            if labelled:
-                kept = self.session.labels.get(labelled[-1])
-                self.kept = [labelled[-1], "" if kept is None else kept.label or ""]
+            told = [i for i in labelled if not self._hides(i)]
+            if told:
+                kept = self.session.labels.get(told[-1])
+                self.kept = [told[-1], "" if kept is None else kept.label or ""]
             if any(isinstance(event, ImagesPrepared) for event in events):
                 self._work.do("forget", self._forget)
                 self._draw()
@@ -273,7 +273,7 @@ class Detail(Part):
     def _show_known(self) -> None:
         store = self.session.labels
         now = store.get(self.image_id)
-        self.is_hidden = now is not None and self._hides(now)
+        self.is_hidden = self._hides(self.image_id)
         if self.is_hidden:
             self.mark, self.past, self.standing = "", [], []
             return
@@ -373,6 +373,7 @@ class Detail(Part):
         with self.desk.lock:
             if number != self.number or not self.is_open:
                 return
+            found = [row | {"label": "hidden"} if self._hides(row["id"]) else row for row in found]
             with self.hold_sync():
                 self.neighbours, self.neighbours_note = found, note
             self.send({"method": "thumbnails", "args": [number, urls]})

@@ -15,13 +15,14 @@ from amatch_widgets.widgets.view import handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from amatch_widgets.labels import Label
-
 __all__ = ["Labelling"]
 
 _LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 _PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
 _TAGS_OFFERED = 100
+_LABEL_FIRST = (
+    "This is a second look: label the image first. Then its star, tags and note are seen and changed."
+)
 _LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
 
 
@@ -76,7 +77,7 @@ class Labelling(Part):
                 self._point_at(position)
             return position is not None
 
-    def hides(self, _line: Label) -> bool:
+    def hides(self, _image_id: str) -> bool:
         """Whether the user is to judge the image without seeing what was said of it."""
         return False
 
@@ -84,12 +85,15 @@ class Labelling(Part):
 
     @handler("Labelling")
     def vue_do_label(self, data: dict[str, Any]) -> None:
-        """Label tiles."""
+        """Label tiles; of the rest of a page those that have no label by now, whatever the browser knows."""
 
         def label() -> None:
             if data.get("label") not in _LABELS:
                 raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            self._label(self._images_of(data), _LABELS[data["label"]])
+            reasons = self._images_of(data)
+            if data.get("is_rest"):
+                reasons = {i: why for i, why in reasons.items() if i not in self.session.labels}
+            self._label(reasons, _LABELS[data["label"]])
 
         self._settle(data, label)
 
@@ -99,8 +103,11 @@ class Labelling(Part):
 
         def annotate() -> None:
             star, note = data.get("star"), data.get("note")
+            image_ids = list(self._images_of(data))
+            if any(map(self.hides, image_ids)):
+                raise LabelError(_LABEL_FIRST)
             self.session.annotate(
-                list(self._images_of(data)),
+                image_ids,
                 star=None if star is None else bool(star),
                 add=[_text("tag", tag) for tag in data.get("add") or ()],
                 remove=[str(tag) for tag in data.get("remove") or ()],
@@ -183,8 +190,10 @@ class Labelling(Part):
 
     def _show_labels(self) -> None:
         store = self.session.labels
-        kept = [store.get(image_id) for image_id in self.image_ids]
-        told = [None if line is None or self.hides(line) else line for line in kept]
+        hidden = [self.hides(image_id) for image_id in self.image_ids]
+        told = [
+            None if is_hidden else store.get(i) for i, is_hidden in zip(self.image_ids, hidden, strict=True)
+        ]
         with self.hold_sync():
             self.labels = {
                 "serial": self.page["serial"],
@@ -192,7 +201,7 @@ class Labelling(Part):
                 "stars": [line is not None and line.star for line in told],
                 "tags": [[] if line is None else list(line.tags) for line in told],
                 "notes": ["" if line is None else line.note for line in told],
-                "hidden": [line is not None and self.hides(line) for line in kept],
+                "hidden": hidden,
             }
             self.known_tags = list(store.tags())[:_TAGS_OFFERED]
             self.n_undo, self.n_redo = store.n_undo, store.n_redo

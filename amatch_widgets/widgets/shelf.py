@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.blind import Blind
 from amatch_widgets.widgets.listing import Listing
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session, Show
 
 __all__ = ["BY_SCORE", "Shelf"]
@@ -51,6 +51,8 @@ class Shelf:
         The image whose like are listed ("3 images" for several), or "".
     title : str
         What a list of chosen images is called, or "".
+    blind : Blind or None
+        What must not be seen while labels are judged again, in this list and in those that it leads to.
     """
 
     def __init__(self, session: Session) -> None:
@@ -63,7 +65,7 @@ class Shelf:
         self.similar_to = self.title = ""
         self._n_models = 0  # images whose like are listed
         self._reasons: dict[int, str] = {}  # of the images of mixed pages
-        self._doubted: dict[str, Label] = {}  # the labels to be judged again, blindly
+        self.blind: Blind | None = None
         self._n_random = 0  # images from the beginning that wait for scores to be ordered by
 
     def __len__(self) -> int:
@@ -83,15 +85,11 @@ class Shelf:
         self._standing = self._standing_now()
         is_live = show == "unlabelled" and sort in {*BY_SCORE, "mixed"}
         self._reasons = {}
-        self._doubted = self._session.labels.current() if sort == "second look" else {}
+        self.blind = Blind(self._session.labels) if sort == "second look" else None
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
         self._covered = None
         self.number, self.similar_to, self.title = 0, "", ""
-
-    def hides(self, line: Label) -> bool:
-        """Whether a label is older than this list of labels to judge again, which must not show it."""
-        return not self.similar_to and self._doubted.get(line.image_id) is line
 
     def list_similar(self, image_ids: Sequence[str], per_page: int) -> None:
         """List the images most like one, or like several taken together; these come first.

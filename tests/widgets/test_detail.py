@@ -274,6 +274,19 @@ def test_the_nearest_labelled_images_come_with_mark_and_cosine(screen, session, 
     assert screen.detail.neighbours_note == ""
 
 
+def test_in_a_second_look_neighbours_that_are_not_judged_yet_show_no_label(session, monkeypatch):
+    normal, anomaly = (
+        next(i for i, line in session.labels.current().items() if line.label == label)
+        for label in ("normal", "anomaly")
+    )
+    monkeypatch.setattr(session, "similar", near(normal, anomaly))
+    screen = Screen(session, hides=lambda image_id: image_id == anomaly)
+    screen.detail.show("000")
+    screen.last("thumbnails")
+    assert [row["label"] for row in screen.detail.neighbours] == ["normal", "hidden"]
+    screen.detail.close()
+
+
 def test_real_embeddings_find_neighbours(session):
     session.embed()
     session.wait(60)

@@ -582,6 +582,14 @@ def test_twins_of_a_page_that_was_left_are_not_used(board):
 
 # ---- a second look ----------------------------------------------------------------------------
 
+SHOWN = ("marks", "stars", "tags", "notes", "hidden")
+
+
+def told(gallery, image_id):
+    """What the tile of an image shows of what was said."""
+    position = gallery.image_ids.index(image_id)
+    return {kind: gallery.labels[kind][position] for kind in SHOWN}
+
 
 def test_a_second_look_hides_each_label_until_the_image_is_labelled_again(board, session):
     gallery = board.gallery
@@ -612,25 +620,92 @@ def test_a_second_look_hides_all_that_was_said_in_the_tile_and_in_the_detail(ses
     first = gallery.image_ids[0]
     before = session.labels.get(first).label
     session.annotate(first, star=True, add=["merger"], note="an odd one")
-    gallery.choose(sort="recent")
-    gallery.choose(sort="second look")
-    position = gallery.image_ids.index(first)
-    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
-    assert said == {"marks": "", "stars": False, "tags": [], "notes": "", "hidden": True}
-    detail.show(first)
-    assert (detail.is_hidden, detail.mark, detail.past, detail.standing) == (True, "", [], [])
+    for _ in range(2):  # what is added meanwhile hides itself, as what was there before does
+        assert told(gallery, first) == dict(zip(SHOWN, ["", False, [], "", True], strict=True))
+        detail.show(first)
+        detail.apply([LabelsChanged((first,))])
+        assert (detail.is_hidden, detail.mark, detail.past, detail.standing) == (True, "", [], [])
+        assert detail.kept == []
+        gallery.refresh()
 
     gallery.label(first, before)
     detail.show_all()
-    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
-    assert said == {
-        "marks": before,
-        "stars": True,
-        "tags": ["merger"],
-        "notes": "an odd one",
-        "hidden": False,
-    }
+    assert told(gallery, first) == dict(
+        zip(SHOWN, [before, True, ["merger"], "an odd one", False], strict=True)
+    )
     assert (detail.is_hidden, detail.mark) == (False, before)
     assert len(detail.past) == len(session.labels.history(first))
     assert detail.standing
     gallery.close()
+
+
+def test_a_second_look_is_blind_in_the_lists_it_leads_to(board, session, monkeypatch):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    first, other = gallery.image_ids[:2]
+    monkeypatch.setattr(session, "similar", similar_to(first, other))
+    gallery.show_similar(first)
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.show_images([first, other], "2 images")
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.label(first, "anomaly")
+    assert told(gallery, first)["marks"] == "anomaly"
+    gallery.show_ranking()
+    assert gallery.labels["hidden"] == [False] + [True] * 19
+
+
+def test_the_rest_of_a_page_leaves_every_label_as_it_is_seen_or_not(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    n, before = session.labels.version, session.labels.current()
+    wish = {"serial": gallery.page["serial"], "indices": list(range(20)), "label": "normal", "is_rest": True}
+    gallery.vue_do_label(wish)
+    assert (session.labels.version, session.labels.current()) == (n, before)
+    gallery.choose(sort="random", show="unlabelled")
+    a, b = gallery.image_ids[:2]
+    session.label({a: "anomaly"})  # by another annotator, and the browser has not heard of it yet
+    gallery.vue_do_label({**wish, "serial": gallery.page["serial"], "indices": [0, 1]})
+    assert [session.labels.get(i).label for i in (a, b)] == ["anomaly", "normal"]
+    assert not board.messages
+
+
+@pytest.mark.parametrize("wish", [{}, {"note": ""}, {"star": True}, {"add": ["odd"]}, {"remove": ["merger"]}])
+def test_what_is_hidden_is_not_written_over(board, session, wish):
+    gallery = board.gallery
+    known = next(iter(session.labels.current()))
+    session.annotate(known, add=["merger"], note="an odd one")
+    gallery.choose(sort="second look")
+    n, serial, index = session.labels.version, gallery.page["serial"], gallery.image_ids.index(known)
+    gallery.vue_do_annotate({"serial": serial, "indices": [index], "token": "t", **wish})
+    assert session.labels.version == n
+    assert board.sent[-1] == {"method": "settled", "args": ["t", False]}
+    assert "label the image first" in board.messages[-1][1]
+    board.press(index, "normal")
+    gallery.vue_do_annotate({"serial": serial, "indices": [index], "add": ["odd"]})
+    assert session.labels.get(known).tags == ("merger", "odd")
+
+
+def test_who_takes_the_new_label_back_has_not_judged(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    first, second = gallery.image_ids[:2]
+    before = session.labels.get(first).label
+    for _ in range(2):  # also where the very same was said in the same place before
+        gallery.choose(sort="recent")
+        gallery.choose(sort="second look")
+        index = gallery.image_ids.index(first)
+        board.press(index, before)
+        assert told(gallery, first)["marks"] == before
+        gallery.undo()
+        assert told(gallery, first)["hidden"]
+        gallery.redo()
+        assert told(gallery, first)["marks"] == before
+        session.annotate(first, star=not session.labels.get(first).star)
+        gallery.undo()
+        assert told(gallery, first)["marks"] == before
+    session.label({second: "anomaly"}, note="seen by somebody else")
+    gallery.show_all()
+    assert told(gallery, second)["marks"] == "anomaly"
+    for _ in range(4):  # and beyond where the second look began
+        gallery.undo()
+    assert told(gallery, first)["hidden"]
