@@ -15,12 +15,12 @@ from amatch_widgets.widgets.view import handler
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Labelling"]
+__all__ = ["LABELS", "LABEL_FIRST", "TAGS_OFFERED", "Labelling", "typed"]
 
-_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
+LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 _PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
-_TAGS_OFFERED = 100
-_LABEL_FIRST = (
+TAGS_OFFERED = 100
+LABEL_FIRST = (
     "This is a second look: label the image first. Then its star, tags and note are seen and changed."
 )
 _LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
@@ -88,12 +88,12 @@ class Labelling(Part):
         """Label tiles; of the rest of a page those that have no label by now, whatever the browser knows."""
 
         def label() -> None:
-            if data.get("label") not in _LABELS:
-                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
+            if data.get("label") not in LABELS:
+                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(LABELS)}.")
             reasons = self._images_of(data)
             if data.get("is_rest"):
                 reasons = {i: why for i, why in reasons.items() if i not in self.session.labels}
-            self._label(reasons, _LABELS[data["label"]])
+            self._label(reasons, LABELS[data["label"]])
 
         self._settle(data, label)
 
@@ -105,13 +105,13 @@ class Labelling(Part):
             star, note = data.get("star"), data.get("note")
             image_ids = list(self._images_of(data))
             if any(map(self.hides, image_ids)):
-                raise LabelError(_LABEL_FIRST)
+                raise LabelError(LABEL_FIRST)
             self.session.annotate(
                 image_ids,
                 star=None if star is None else bool(star),
-                add=[_text("tag", tag) for tag in data.get("add") or ()],
+                add=[typed("tag", tag) for tag in data.get("add") or ()],
                 remove=[str(tag) for tag in data.get("remove") or ()],
-                note=None if note is None else _text("note", note),
+                note=None if note is None else typed("note", note),
             )
             self._show_labels()
 
@@ -135,7 +135,7 @@ class Labelling(Part):
     @handler("Changing the annotator")
     def vue_do_name(self, data: dict[str, Any]) -> None:
         """Take the name that stands beside the labels from now on."""
-        self.session.annotator = self.annotator = _text("name", data.get("name") or "")
+        self.session.annotator = self.annotator = typed("name", data.get("name") or "")
 
     # The lock is held.
 
@@ -203,7 +203,7 @@ class Labelling(Part):
                 "notes": ["" if line is None else line.note for line in told],
                 "hidden": hidden,
             }
-            self.known_tags = list(store.tags())[:_TAGS_OFFERED]
+            self.known_tags = list(store.tags())[:TAGS_OFFERED]
             self.n_undo, self.n_redo = store.n_undo, store.n_redo
             self.annotator = self.session.annotator
 
@@ -231,8 +231,14 @@ class Labelling(Part):
         raise NotImplementedError
 
 
-def _text(what: str, text: Any) -> str:
-    """Check what the user typed."""
+def typed(what: str, text: Any) -> str:
+    """Return what the user typed as a "tag", "note" or "name", without the space around it.
+
+    Raises
+    ------
+    LabelError
+        If it is too long.
+    """
     text = str(text).strip()
     if len(text) > _LONGEST[what]:
         raise LabelError(f"This {what} has {len(text):,} characters; allowed are {_LONGEST[what]:,}.")
