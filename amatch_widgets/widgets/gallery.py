@@ -274,6 +274,9 @@ class Gallery(Pages):
                 self._send_images()
             elif is_new and self.page:
                 self._fetch_ahead()
+            if is_new and self.page and self._sought != self.page["serial"]:
+                self._look_for_twins()  # the embeddings may have come
+                self._look_for_awaited()
         if self.closeup is not None:
             self.closeup.apply(events)
 

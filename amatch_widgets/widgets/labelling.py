@@ -13,7 +13,7 @@ from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["LABELS", "LABEL_FIRST", "TAGS_OFFERED", "Labelling", "typed"]
 
@@ -41,11 +41,15 @@ class Labelling(Part):
     n_redo = Int(0).tag(sync=True)
     annotator = Unicode("").tag(sync=True)
     with_twins = Bool(False).tag(sync=True)  # label what looks the same, too: a network may err in that
+    n_awaited = Int(0).tag(sync=True)  # labelled images for whose twins the search is still on
     page = Dict().tag(sync=True)
 
     def __init__(self, *args: Any) -> None:
         self._pages: OrderedDict[int, dict[str, str]] = OrderedDict()  # id to the reason it is shown for
-        self._twins: dict[str, list[str]] = {}  # of the images of the page
+        self._alike: dict[
+            str, list[str]
+        ] = {}  # what looks the same as each image of the page, once it is known
+        self._awaited: dict[str, tuple[int | None, str | None]] = {}  # see `_await_twins`: action and label
         super().__init__(*args)
 
     @property
@@ -141,24 +145,58 @@ class Labelling(Part):
 
     def _label(self, reasons: dict[str, str], label: str | None) -> None:
         """Label images that are shown for these reasons, "" where there is none, and their twins."""
-        reasons = reasons | self._of_twins(reasons, label)
+        wanted, reasons = list(reasons), dict(reasons)
+        for image_id in wanted if self.with_twins else ():
+            for twin, why in self._of_twins(image_id, self._alike.get(image_id, ()), label).items():
+                reasons.setdefault(twin, why)
         self.session.label(dict.fromkeys(reasons, label), reason=reasons)
+        self._await_twins(wanted, label)
         self._show_labels()
 
-    def _of_twins(self, reasons: dict[str, str], label: str | None) -> dict[str, str]:
-        """Return the twins that get the same label, and why, if the user wants that.
+    def _of_twins(self, image_id: str, twins: Iterable[str], label: str | None) -> dict[str, str]:
+        """Return the twins that get the same label as an image, and why.
 
         A twin that a person has labelled keeps that; one that was labelled with its twin goes with it.
         """
-        store, found = self.session.labels, {}
-        for image_id in reasons if self.with_twins else ():
-            why = same_as(image_id)
-            for twin in self._twins.get(image_id, ()):
-                line = store.get(twin)
-                is_free, is_ours = line is None or line.label is None, line is not None and line.reason == why
-                if twin not in reasons and (is_ours or (is_free and label is not None)):
-                    found[twin] = why
+        store, why, found = self.session.labels, same_as(image_id), {}
+        for twin in twins:
+            line = store.get(twin)
+            is_free, is_ours = line is None or line.label is None, line is not None and line.reason == why
+            if is_ours or (is_free and label is not None):
+                found[twin] = why
         return found
+
+    def _await_twins(self, image_ids: Iterable[str], label: str | None) -> None:
+        """Remember which images were labelled before it was known what looks the same."""
+        for image_id in image_ids:
+            self._awaited.pop(image_id, None)  # what is said now holds
+            if self.with_twins and image_id not in self._alike:
+                lines = reversed(self.session.labels.history())
+                action = next(line.action for line in lines if line.image_id == image_id)
+                self._awaited[image_id] = action, label
+        self.n_awaited = len(self._awaited)
+        if self._awaited:
+            self._look_for_awaited()
+
+    def _label_awaited(self, alike: dict[str, list[str]]) -> None:
+        """Label what looks the same as images that were labelled before that was known, in that action."""
+        for image_id in alike.keys() & self._awaited.keys():
+            action, label = self._awaited.pop(image_id)
+            line = self.session.labels.get(image_id)
+            if (None if line is None else line.label) != label:
+                continue  # taken back, or changed elsewhere
+            reasons = self._of_twins(image_id, alike[image_id], label)
+            if reasons:
+                try:
+                    self.session.label(dict.fromkeys(reasons, label), reason=reasons, action=action)
+                except Exception as error:  # noqa: BLE001 (a border: it is told in words)
+                    self.desk.report(error, "Labelling what looks the same")
+        self.n_awaited = len(self._awaited)
+        self._show_labels()
+
+    def _look_for_awaited(self) -> None:
+        """Have `_label_awaited` called with what looks the same as the images that wait for it."""
+        raise NotImplementedError
 
     def _settle(self, data: dict[str, Any], do: Callable[[], None]) -> None:
         """Do what was asked for; the browser gets word whether it is on disk."""

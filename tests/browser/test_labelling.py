@@ -184,6 +184,46 @@ def test_a_note_that_was_not_changed_is_not_written(notebook, sky, tmp_path):
     assert [said(tmp_path)[i]["note"] for i in ids[:2]] == ["mine", "theirs"]
 
 
+def test_what_looks_the_same_is_labelled_together_and_undone_at_once(notebook, light, tmp_path):
+    nb = show(
+        notebook,
+        [
+            (
+                "import amatch_widgets as am\nimport numpy as np\n"
+                "sky = am.demo.sky(40, seed=0)\nimages = np.stack([sky.read(k) for k in range(40)])\n"
+                "images = np.concatenate([images, images[:3], images[:1]])  # 40, 41, 42 and 43\n"
+                f"session = am.Session(images, path={str(tmp_path / 'run')!r}, train={light})"
+            ),
+            "session",
+        ],
+    )
+    page = nb.page
+    page.wait_for_selector(".amw-twins")
+    ids = titles(page)
+    at = {k: ids.index(f"{k:0{len(ids[0])}}") for k in (0, 1, 2, 40, 43)}
+    expect(tile(page, at[0]).locator(".amw-twins")).to_have_text("\N{MULTIPLICATION SIGN}3")
+    expect(tile(page, at[1]).locator(".amw-twins")).to_have_text("\N{MULTIPLICATION SIGN}2")
+    tip = tile(page, at[0]).locator(".amw-twins").get_attribute("title")
+    assert tip.split("\n")[1:] == [ids[at[40]], ids[at[43]]]
+
+    tile(page, at[2]).locator(".amw-image").click()
+    page.keyboard.press("n")
+    wait_label(page, at[2], "normal")
+    assert page.locator('.amw-tile[data-label="normal"]').count() == 1
+    toggle = page.locator(".amw-with-twins")
+    assert toggle.get_attribute("aria-pressed") == "false"
+    toggle.click()
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    tile(page, at[0]).locator(".amw-image").click()
+    page.keyboard.press("a")
+    for k in (0, 40, 43):
+        wait_label(page, at[k], "anomaly")
+    assert said(tmp_path)[ids[at[43]]]["reason"] == f"same as {ids[at[0]]}"
+    page.keyboard.press("z")
+    wait_label(page, at[43], "")
+    assert page.locator('.amw-tile:not([data-label=""])').count() == 1
+
+
 def test_the_annotator_and_the_reason_are_kept_with_the_label(notebook, sky, tmp_path):
     nb = show(notebook, sky)
     page = nb.page

@@ -8,8 +8,9 @@ import pytest
 from amatch_widgets.errors import ImageReadError, JournalError, LabelError, StateError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.images.ids import NumberedIds
+from amatch_widgets.labels import LabelStore
 from amatch_widgets.query.strategies import Candidate
-from amatch_widgets.session import Filter
+from amatch_widgets.session import Filter, Session
 from amatch_widgets.widgets.gallery import Gallery, _score_text
 from amatch_widgets.widgets.view import Desk
 
@@ -571,6 +572,125 @@ def test_images_that_look_the_same_are_labelled_together_where_that_is_wanted(
     for _ in range(3):
         gallery.undo()
     assert [session.labels.get(i) for i in (a, b, c, elsewhere)] == [None] * 4
+
+
+class Search:
+    """A search for twins that ends when it is told to; `begun` is set when one waits."""
+
+    def __init__(self, session, monkeypatch, twins):
+        self.begun, self.gate, self.asked = threading.Event(), threading.Event(), []
+        self._twins = twins
+        monkeypatch.setattr(Session, "is_embedded", True)
+        monkeypatch.setattr(session, "twins", self.find)
+
+    def find(self, image_ids):
+        self.asked.append(tuple(image_ids))
+        self.begun.set()
+        assert self.gate.wait(20)
+        return {i: self._twins[i] for i in image_ids if i in self._twins}
+
+    def end(self, gallery):
+        """Let the search end, and wait until all that it is good for is done."""
+        self.gate.set()
+        done = threading.Event()
+        gallery._background.do("last", done.set)
+        assert done.wait(20)
+
+
+def test_an_early_label_takes_its_twins_along_as_soon_as_they_are_known(board, session, ranked, monkeypatch):
+    gallery = board.gallery
+    ranked(1)
+    gallery.refresh()
+    a, b, c = gallery.image_ids[:3]
+    elsewhere = next(i for i in session.source.ids if i not in gallery.image_ids and i not in session.labels)
+    search = Search(session, monkeypatch, {a: [b, elsewhere]})
+    gallery.turn(1)
+    assert search.begun.wait(20)
+    gallery.turn(0)
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    board.press(2, "normal")
+    assert session.labels.get(a).label == "anomaly"  # kept at once
+    assert session.labels.get(b) is None
+    assert gallery.n_awaited == 2
+    search.end(gallery)
+    assert [session.labels.get(i).label for i in (b, elsewhere)] == ["anomaly"] * 2
+    assert session.labels.get(elsewhere).reason == f"same as {a}"
+    assert (gallery.labels["marks"][:3], gallery.n_awaited) == (["anomaly", "anomaly", "normal"], 0)
+
+    again = LabelStore(session.path / "labels.jsonl")  # from disk
+    assert again.n_undo == session.labels.n_undo == 2
+    again.close()
+    gallery.undo()
+    gallery.undo()
+    assert [session.labels.get(i) for i in (a, b, c, elsewhere)] == [None] * 4
+    gallery.redo()
+    assert [session.labels.get(i).label for i in (a, b, elsewhere)] == ["anomaly"] * 3
+    assert not board.messages
+
+
+def test_twins_of_a_label_come_after_the_page_has_turned(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150", "151"]})
+    session.label({"151": "normal"})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    gallery.turn(1)
+    gallery.turn(2)
+    search.end(gallery)
+    assert (session.labels.get("150").label, session.labels.get("151").label) == ("anomaly", "normal")
+    assert gallery.n_awaited == 0
+
+
+@pytest.mark.parametrize("then", ["undo", "other", "clear"])
+def test_twins_follow_what_is_said_when_they_are_known(board, session, monkeypatch, then):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    if then == "undo":
+        gallery.undo()
+    else:
+        board.press(0, {"other": "normal"}.get(then, then))
+    search.end(gallery)
+    line = session.labels.get("150")
+    assert (line.label if line else None) == {"other": "normal"}.get(then)
+    assert gallery.n_awaited == 0
+
+
+def test_labels_wait_for_their_twins_until_there_are_embeddings(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    assert gallery.n_awaited == 1
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.apply([ScoresChanged(0, 200, "novelty")])
+    search.end(gallery)
+    assert session.labels.get("150").label == "anomaly"
+    assert gallery.twins["ids"][0] == ["150"]
+    n = len(search.asked)
+    gallery.apply([ScoresChanged(0, 200, "instant")])  # what is known is not looked for again
+    search.end(gallery)
+    assert len(search.asked) == n
+
+
+def test_twins_that_cannot_be_labelled_are_told(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+
+    def full(*args, **kwargs):
+        raise JournalError("No space is left on the disk. The label was not kept.")
+
+    monkeypatch.setattr(session.labels, "set", full)
+    search.end(gallery)
+    assert board.messages == [("error", "No space is left on the disk. The label was not kept.")]
+    assert session.labels.get(a).label == "anomaly"
 
 
 def test_twins_of_a_page_that_was_left_are_not_used(board):
