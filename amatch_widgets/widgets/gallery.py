@@ -16,7 +16,7 @@ from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
 from amatch_widgets.widgets.pages import Pages
-from amatch_widgets.widgets.shelf import Shelf
+from amatch_widgets.widgets.shelf import Shelf, chip
 from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class Gallery(Pages):
                 "id": image_id,
                 "score": "" if is_rank else _score_text(value),
                 "reason": reason,
+                "chip": chip(reason, self.sort),
                 "problem": problems.get(image_id, ""),
             }
             for image_id, value, reason in zip(image_ids, values, reasons, strict=True)

@@ -235,7 +235,9 @@ def test_the_annotator_and_the_reason_are_kept_with_the_label(notebook, sky, tmp
     wait_label(page, 1, "anomaly")
     assert said(tmp_path)[ids[1]]["by"] == "Ada"
     tile(page, 1).locator(".amw-image").click()
-    assert page.locator(".amw-why").inner_text() == said(tmp_path)[ids[1]]["reason"] != ""
+    reason = said(tmp_path)[ids[1]]["reason"]
+    assert page.locator(".amw-why").inner_text() == reason != ""
+    assert tile(page, 1).locator(".amw-image").get_attribute("title") == f"{ids[1]}\n{reason}"
 
 
 def test_the_keys_are_shown_and_put_away(notebook, sky):

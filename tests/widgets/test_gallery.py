@@ -9,9 +9,10 @@ from amatch_widgets.errors import ImageReadError, JournalError, LabelError, Stat
 from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.labels import LabelStore
-from amatch_widgets.query.strategies import Candidate
+from amatch_widgets.query.strategies import Candidate, ranks
 from amatch_widgets.session import Filter, Session
 from amatch_widgets.widgets.gallery import Gallery, _score_text
+from amatch_widgets.widgets.shelf import chip
 from amatch_widgets.widgets.view import Desk
 
 
@@ -67,7 +68,8 @@ def test_a_page_shows_unlabelled_images_and_its_place_in_the_list(board, session
     assert len(page["tiles"]) == 48
     assert not set(board.gallery.image_ids) & set(session.labels.current())
     assert board.gallery.note == "Random order: there are no scores yet."
-    assert set(page["tiles"][0]) == {"id", "score", "reason", "problem"}
+    assert set(page["tiles"][0]) == {"id", "score", "reason", "chip", "problem"}
+    assert {tile["reason"] for tile in page["tiles"]} == {"random: nothing is scored yet"}
 
 
 def test_images_come_as_messages_and_are_in_no_trait(board):
@@ -516,6 +518,7 @@ def test_mixed_pages_show_why_each_image_is_there_and_keep_it_with_the_label(boa
     board.press(23, "normal")
     kept = session.labels.get(first[23]).reason
     assert kept.startswith("audit: drawn at random, chance 1 in ")
+    assert [tile["chip"] for tile in gallery.page["tiles"]] == [""] * 18 + ["uncertain"] * 3 + ["audit"] * 3
     gallery.turn(1)
     assert not set(gallery.image_ids) & set(first)
     assert reasons(gallery).count("audit") == 3
@@ -526,6 +529,44 @@ def test_mixed_pages_show_why_each_image_is_there_and_keep_it_with_the_label(boa
     assert session.n_audits_open == 5
     session.label(dict.fromkeys(first, "normal"))
     assert session.remaining.n_draws == 3
+
+
+def test_what_has_risen_says_from_where_to_where(board, session, ranked, monkeypatch):
+    gallery = board.gallery
+    before, now = ranked(1), ranked(2)
+    monkeypatch.setattr(session, "rise", lambda: (ranks(before), ranks(now)))
+    gallery.choose(sort="rising")
+    n_new = 0
+    for tile in gallery.page["tiles"]:
+        k = int(tile["id"])
+        was, is_now = (1 + int((scores > scores[k]).sum()) for scores in (before, now))
+        is_new = is_now <= 100 < was
+        n_new += is_new
+        assert tile["reason"] == f"rising: rank {was} -> {is_now}" + is_new * ", new in the top 100"
+        assert tile["chip"] == "new: " * is_new + f"{was}\N{RIGHTWARDS ARROW}{is_now}"
+    assert n_new
+    first = gallery.page["tiles"][0]
+    ranked(3)  # the page says what it was made of
+    gallery.turn(0)
+    assert gallery.page["tiles"][0]["reason"] == first["reason"]
+    board.press(0, "anomaly")
+    assert session.labels.get(first["id"]).reason == first["reason"]
+    gallery.choose(show="all", sort="uncertain")
+    assert {tile["chip"] for tile in gallery.page["tiles"]} == {""}
+    assert gallery.page["tiles"][2]["reason"] == "uncertain: rank 3 of 200"
+
+
+@pytest.mark.parametrize(
+    ("reason", "sort", "text"),
+    [
+        ("rising: it had no rank before", "rising", ""),
+        ("rising: it has no score", "rising", ""),
+        ("similar to 003: rank 2", "mixed", ""),
+        ("audit: drawn at random, chance 1 in 9", "highest", ""),
+    ],
+)
+def test_what_says_nothing_new_is_not_on_the_tile(reason, sort, text):
+    assert chip(reason, sort) == text
 
 
 def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_filtered(
