@@ -13,7 +13,7 @@ from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
 from amatch_widgets.widgets.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,9 @@ __all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_cha
 
 _BINS = 40
 _PERIOD_S = 0.5
+# Where the marks of the labelled images lie, and what is left to them above the bars, in the chart's units.
+_ROWS = {"anomaly": ("anomaly", "anomalies", 11.0), "normal": ("normal", "normals", 22.0)}
+_ROOM = 22
 _CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _MADE_BY = {
     "instant": "your labels",
@@ -91,7 +94,7 @@ class Plots(Part):
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
-            score_chart(session.scores, session.ranked_by, session.scores_cycle),
+            score_chart(session.scores, session.ranked_by, session.scores_cycle, _labelled_scores(session)),
         ]
         metrics = session.metrics
         headline = [
@@ -233,8 +236,13 @@ def metrics_chart(cycles: Sequence[CycleRecord]) -> dict[str, Any]:
     return chart | {"x_ticks": x.ticks(6, whole=True), "y_ticks": y.ticks(4)}
 
 
-def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int | None) -> dict[str, Any]:
-    """Draw how the scores are distributed.
+def score_chart(
+    scores: NDArray[np.float32],
+    ranked_by: str | None,
+    cycle: int | None,
+    labelled: Mapping[str, NDArray[np.float32]] | None = None,
+) -> dict[str, Any]:
+    """Draw how the scores are distributed, and above them where the labelled images are.
 
     Parameters
     ----------
@@ -244,6 +252,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
         What gave them: "novelty", "instant", "deep" or "both"; None when there are none.
     cycle : int or None
         Of the trained model that takes part in them; 0 is of one trained elsewhere.
+    labelled : mapping of str to ndarray of float32, optional
+        Scores of the images labelled "anomaly", and of those labelled "normal".
 
     Returns
     -------
@@ -260,7 +270,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
     counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
     top = int(np.ceil(np.log10(max(counts.max(), 10))))
     # Half a decade below one image, so that a bin of one is seen.
-    x, y = Axis.x(0, 1), Axis.y(-0.5, top)
+    x, y = Axis.x(0, 1), Axis.y(-0.5, top, room=_ROOM)
+    chart["rows"] = [_row(kind, values, x) for kind, values in (labelled or {}).items()]
     floor = y(-0.5)
     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
@@ -276,8 +287,27 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
 
 
 def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
-    lists: dict[str, Any] = {k: [] for k in ("lines", "intervals", "bars", "x_ticks", "y_ticks")}
+    keys = ("lines", "intervals", "bars", "rows", "x_ticks", "y_ticks")
+    lists: dict[str, Any] = {k: [] for k in keys}
     return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", "text": "", **lists}
+
+
+def _labelled_scores(session: Session) -> dict[str, NDArray[np.float32]]:
+    """Return the known scores of the images that have a label now, by class."""
+    scores, labels = session.scores, session.labels.current()
+    found = {}
+    for kind in _ROWS:
+        values = scores[session.places(i for i, line in labels.items() if line.label == kind)]
+        found[kind] = values[np.isfinite(values)]
+    return found
+
+
+def _row(kind: str, values: NDArray[np.float32], x: Axis) -> dict[str, Any]:
+    """Lay a mark at each score of a class; of those at the same place, one."""
+    one, many, y = _ROWS[kind]
+    n = len(values)
+    places = np.unique(np.rint(np.interp(values, (x.low, x.high), (x.start, x.end))))
+    return {"kind": kind, "y": y, "xs": places.tolist(), "text": f"{n:,} {one if n == 1 else many}"}
 
 
 def _in_short(estimate: Estimate) -> dict[str, str]:

@@ -97,6 +97,42 @@ def test_score_bars_count_all_scores_and_nan_is_none():
     assert chart["y_ticks"][0][1] == "1"
 
 
+def test_labelled_images_are_marked_above_the_bars_at_their_scores_and_counted():
+    scores = np.linspace(0, 1, 50, dtype=np.float32)
+    labelled = {"anomaly": scores[[49]], "normal": scores[[0, 0, 25]]}
+    chart = score_chart(scores, "instant", None, labelled)
+    anomalies, normals = chart["rows"]
+    assert (anomalies["text"], normals["text"]) == ("1 anomaly", "3 normals")
+    ends = {text: place for place, text in chart["x_ticks"]}
+    assert anomalies["xs"] == [ends["1"]]
+    assert normals["xs"][0] == ends["0"]
+    assert len(normals["xs"]) == 2  # two at the same place are drawn as one
+    assert normals["y"] + 4 < min(top for _, top, _, _ in chart["bars"])
+    assert anomalies["y"] + 8 < normals["y"]
+
+
+def test_a_million_labels_are_no_more_marks_than_the_chart_is_wide():
+    scores = np.random.default_rng(0).random(1_000_000).astype(np.float32)
+    rows = score_chart(scores, "deep", 1, {"anomaly": scores, "normal": scores[:0]})["rows"]
+    assert len(rows[0]["xs"]) <= WIDTH
+    assert (rows[0]["text"], rows[1]["text"]) == ("1,000,000 anomalies", "0 normals")
+
+
+def test_the_marks_are_of_the_labels_of_now_that_have_a_score(session, ranked):
+    ranked(0)
+    plots = Plots(session)
+    counts = session.labels.counts()
+    assert [row["text"] for row in plots.charts[4]["rows"]] == [
+        f"{counts['anomaly']} anomalies",
+        f"{counts['normal']} normals",
+    ]
+    taken = next(i for i, line in session.labels.current().items() if line.label == "anomaly")
+    session.label({taken: "normal"})
+    plots.show_all()
+    assert plots.charts[4]["rows"][0]["text"] == f"{counts['anomaly'] - 1} anomalies"
+    plots.close()
+
+
 def test_plots_of_a_new_session_say_what_is_missing(session):
     plots = Plots(session)
     assert [chart["key"] for chart in plots.charts] == ["discovery", "metrics", "losses", "share", "scores"]
