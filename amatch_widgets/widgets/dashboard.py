@@ -102,7 +102,7 @@ class Dashboard(View):
         self.gallery.on_look(self.detail.show)
         self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)
-        self.plots = Plots(session, desk)
+        self.plots = Plots(session, desk, gallery=self.gallery)
         self.map = Map(session, desk, gallery=self.gallery)
         self.past = Past(session, desk, self.gallery)
         self.preview = Preview(session, desk)

@@ -6,11 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
+from amatch_widgets.errors import StateError
 from amatch_widgets.events import CycleDone, LabelsChanged, ScoresChanged, StepDone
+from amatch_widgets.query.discovery import PAGE
+from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
+from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
+from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from amatch_widgets.query.discovery import Discovery
     from amatch_widgets.session import Session
     from amatch_widgets.session.history import CycleRecord
+    from amatch_widgets.widgets.gallery import Gallery
     from amatch_widgets.widgets.view import Desk
 
 __all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
@@ -52,6 +58,8 @@ class Plots(Part):
         Whose history is drawn.
     desk : Desk, optional
         Shared with the other parts of the same dashboard; without one they stand alone.
+    gallery : Gallery, optional
+        What is said of the next page is of one of its size; it can be made to mix in an audit.
     """
 
     template_file = (__file__, "plots.vue")
@@ -59,14 +67,19 @@ class Plots(Part):
     headline: Any = List().tag(sync=True)
     charts: Any = List().tag(sync=True)
     box = Unicode(f"0 0 {WIDTH} {HEIGHT}").tag(sync=True)
+    can_audit = Bool(False).tag(sync=True)  # whether the gallery could, and does not yet
 
     _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
-    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+    def __init__(self, session: Session, desk: Desk | None = None, *, gallery: Gallery | None = None) -> None:
         self._is_due = False
         self._drawn_at = 0.0
+        self._gallery = gallery
+        self._background = Newest("amatch-plots")
         super().__init__(session, desk)
         self.show_all()
+        if gallery is not None:
+            gallery.observe(self._on_gallery, ["per_page", "sort", "only"])
 
     def apply(self, events: Iterable[Event]) -> float | None:
         """Draw what has changed, at most twice a second, and the last change always."""
@@ -90,7 +103,7 @@ class Plots(Part):
         history = session.history
         steps = list(history.steps)
         charts = [
-            discovery_chart(session.discovery, session.outlook),
+            self._discovery_chart(),
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
@@ -106,6 +119,48 @@ class Plots(Part):
         with self.desk.lock, self.hold_sync():
             self.headline = headline
             self.charts = charts
+            self._show_can_audit()
+
+    def close(self) -> None:
+        """End the background work and take the plots off the screen."""
+        background = getattr(self, "_background", None)
+        if background is not None:
+            background.close()
+            if self._gallery is not None:
+                self._gallery.unobserve(self._on_gallery, ["per_page", "sort", "only"])
+                self._gallery = None
+        super().close()
+
+    @handler("Mixing in an audit")
+    def vue_do_audit(self, _data: dict[str, Any]) -> None:
+        """Let the gallery show pages with an audit, which tell what is left."""
+        if self._gallery is None:
+            raise StateError("There is no gallery here. Choose the order “Mixed, with audit” in one.")
+        # A filter would take images out of reach of the audit.
+        self._gallery.choose(sort="mixed", only=Filter())
+        self._gallery.show_ranking()
+
+    def _discovery_chart(self) -> dict[str, Any]:
+        session, gallery = self.session, self._gallery
+        return discovery_chart(
+            session.discovery, session.outlook_for(PAGE if gallery is None else gallery.per_page)
+        )
+
+    def _on_gallery(self, _change: object) -> None:
+        """Say what the next page is likely to bring, which may be of another size now; off the handler."""
+        self._background.do("outlook", self._show_outlook)
+
+    def _show_outlook(self) -> None:
+        chart = self._discovery_chart()
+        with self.desk.lock, self.hold_sync():
+            self.charts = [chart, *self.charts[1:]]
+            self._show_can_audit()
+
+    def _show_can_audit(self) -> None:
+        gallery = self._gallery
+        self.can_audit = gallery is not None and (
+            gallery.sort != "mixed" or not Filter(**gallery.only).is_open
+        )
 
 
 def discovery_chart(found: Discovery, outlook: str) -> dict[str, Any]:
