@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from traitlets import Int, List, Unicode
+import ipywidgets
+from traitlets import Instance, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged
 from amatch_widgets.labels import CLASSES, Label
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.merge import Merge
 from amatch_widgets.widgets.shelf import BY_SCORE
 from amatch_widgets.widgets.view import Desk, View, handler
 
@@ -65,6 +67,7 @@ class Past(View):
     by = Unicode(None, allow_none=True).tag(sync=True)
     text = Unicode("").tag(sync=True)
     annotators: Any = List().tag(sync=True)
+    merge = Instance(Merge).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -72,10 +75,13 @@ class Past(View):
         self._last: dict[str, Label] = {}
         self._views: set[str] = set()  # of the browser, that look
         self._n = _SLICE
+        self.merge = Merge(session, desk, gallery)
         super().__init__(session, desk)
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new lines."""
+        events = list(events)
+        self.merge.apply(events)
         if any(isinstance(event, LabelsChanged) for event in events):
             self.show_all()
 
@@ -102,6 +108,12 @@ class Past(View):
             gallery.choose(sort=sort, show="all", only=Filter())
             if not gallery.go_to(image_id):
                 raise StateError(f"There is no image {image_id!r} in {self.session.source.name!r} any more.")
+
+    def close(self) -> None:
+        """Take the history and its form off the screen."""
+        if self.merge is not None:
+            self.merge.close()
+        super().close()
 
     # What the browser asks for.
 
