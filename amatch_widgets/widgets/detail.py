@@ -11,7 +11,14 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
+from amatch_widgets.widgets.closeup import (
+    Closeup,
+    known_rows,
+    label_row,
+    nearest_labelled,
+    sky_links,
+    standing_rows,
+)
 from amatch_widgets.widgets.heat import explained
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
@@ -46,7 +53,7 @@ class Detail(Part):
     page; until the way back, labels are the detail's own.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
-    an image is read or drawn. ``_closeup`` is set by the background thread alone.
+    an image is read or drawn. ``_closeup`` and ``_known`` are set by the background thread alone.
 
     Parameters
     ----------
@@ -101,6 +108,10 @@ class Detail(Part):
         self._numbers = itertools.count(1)
         self._rendering = self._used = rendering
         self._closeup: Closeup | None = None
+        self._known: tuple[str, list[list[str]]] = (
+            "",
+            [],
+        )  # of one image: it may have to be looked up far away
         self._work = Newest("amatch-detail")
         self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training
         super().__init__(session, desk)
@@ -316,10 +327,16 @@ class Detail(Part):
                 return
             self.send({"method": "picture", "args": [number, shown]})
             with self.hold_sync():
-                self.links, self.facts = links, facts
+                self.links, self.facts = links, facts + self._known[1] * (self._known[0] == image_id)
                 if self._closeup is not None:
                     self.n_channels = self._closeup.n_channels
                     self.bands, self.colours = list(self.session.image.bands or ()), self._closeup.colours
+
+        if self._known[0] != image_id:  # after the picture, which does not wait for it
+            self._known = image_id, known_rows(self.session.pictures, image_id)
+            with self.desk.lock:
+                if number == self.number and self.is_open:
+                    self.facts = facts + self._known[1]
 
     def _links(self, image_id: str) -> list[list[str]]:
         try:
