@@ -375,3 +375,19 @@ def test_many_labels_are_drawn_by_the_seed_alone(monkeypatch):
     assert sorted(labels.values()) == ["anomaly"] * 20 + ["normal"] * 480
     assert {i for i, label in labels.items() if label == "anomaly"} <= case.anomalies
     assert labels == module.many(case, 3) != module.many(case, 4)
+
+
+# ---- explain.py -------------------------------------------------------------------------------
+
+
+def test_maps_are_timed_idle_and_beside_a_training():
+    small = ["--images", "120", "--explained", "2", "--backbone", "test_resnet"]
+    done = run("explain.py", *small, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["benchmark"] == "explain"
+    assert {"explained", "cores", "versions", "commit", "seeds"} <= set(figures)
+    assert figures["step_s"] > 0
+    for when in ("idle", "training"):
+        for kind in ("coarse", "fine"):
+            assert 0 < figures[f"{kind}_{when}_s"] <= figures[f"{kind}_{when}_longest_s"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.decode import UnreadableError, decode, model_channels
+from amatch_widgets.images.description import file_facts, header_facts
 from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
 from amatch_widgets.images.unreadable import plain_errors
@@ -123,6 +124,19 @@ class FolderSource:
                 return None if hdu is None else find_position(file, hdu)
         except (UnreadableError, OSError):  # reading the image says why
             return None
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Return name and date of the file, and of a FITS file some cards of its header."""
+        path = self.path_of(index)
+        try:
+            facts = file_facts(path)
+            if path.name.lower().endswith(FITS_SUFFIXES):
+                with plain_errors(), open_fits(path) as file:
+                    hdu = next(image_hdus(file), None)
+                    facts |= {} if hdu is None else header_facts(file, hdu)
+        except (UnreadableError, OSError):  # reading the image says why
+            return {}
+        return facts
 
     def fingerprint(self) -> str:
         """Return a hash of all ids; the files are not opened."""

@@ -16,6 +16,7 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import channels_last, hwc, plain_pixels
 from amatch_widgets.images.decode import MAX_BANDS, MAX_BYTES
+from amatch_widgets.images.description import header_facts
 from amatch_widgets.images.hdu import (
     ImageHdu,
     check_size,
@@ -165,6 +166,15 @@ class FitsSource:
                 return find_position(file, hdu)
         except (UnreadableError, OSError):  # reading the image says why
             return None
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Return some cards of the header of an image: object, filter, exposure and the like."""
+        hdu = self._images[check_index(index, len(self))] if self._cube is None else self._cube
+        try:
+            with plain_errors(), self._open() as file:
+                return header_facts(file, hdu)
+        except (UnreadableError, OSError):  # reading the image says why
+            return {}
 
     def fingerprint(self) -> str:
         """Return a hash of the ids, shapes and types; pixels are not looked at."""

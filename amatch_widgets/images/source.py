@@ -58,7 +58,9 @@ class ImageSource(Protocol):
 
     A source may have more than this: ``read_many(indices, *, min_side)`` where many together are
     read faster than one by one, see the function `read_many`; ``bands``, the names of its channels;
-    and ``position(index)``, the right ascension and declination of an image, ICRS, degrees, or None.
+    ``position(index)``, the right ascension and declination of an image, ICRS, degrees, or None; and
+    ``describe(index)``, a mapping of short names to texts that a person wants to see beside the image, which
+    is asked for when the image is looked at closely, one by one, and should take no longer than reading it.
     Its ``ids`` may have ``position(image_id)``, which returns an index or None, in place of a dict of
     all ids in memory.
     """

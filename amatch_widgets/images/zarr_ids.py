@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["find_ids"]
+__all__ = ["find_ids", "find_table"]
 
 
 def find_ids(
@@ -73,6 +73,12 @@ def find_ids(
             f"are {columns}. Number the images with ids_from={BY_POSITION!r}."
         )
     return None, None
+
+
+def find_table(path: str, n: int) -> Path | None:
+    """Find the one Parquet file with `n` rows that belongs to a store; see `find_ids`."""
+    tables = list(_tables(Path(path), n))
+    return tables[0] if len(tables) == 1 else None
 
 
 def _read_array(array: Any, where: str) -> pa.LargeStringArray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amatch_widgets.errors import LabelError
 from amatch_widgets.events import LabelsChanged
 from amatch_widgets.labels.merge import MergeResult, Take, merge
 from amatch_widgets.labels.reason import AT_THE_START, from_table
@@ -211,7 +212,12 @@ class Labelling(Parts):
         return stars
 
     def merge_labels(
-        self, path: str | Path, *, take: Take | None = None, dry_run: bool = False
+        self,
+        path: str | Path,
+        *,
+        take: Take | None = None,
+        only: Collection[str] | None = None,
+        dry_run: bool = False,
     ) -> MergeResult:
         """Take over what another annotator said of the same images; one `undo` takes all of it back.
 
@@ -231,6 +237,8 @@ class Labelling(Parts):
         take : {"theirs", "mine", "newest"}, optional
             Who is right where both changed a label, and differently. By default nobody is: such
             labels stay as they are here, and are listed.
+        only : collection of str, optional
+            Ids of the images that are merged, as to settle a single disagreement; by default all.
         dry_run : bool
             Change nothing, and return what would be done.
 
@@ -248,15 +256,19 @@ class Labelling(Parts):
         ConfigError
             If there is no such `take`.
         """
+        try:
+            place = Path(path).expanduser()
+        except RuntimeError as error:
+            raise LabelError(f"There is no such user as in {str(path)!r}. Write the path out.") from error
         other = read_other_labels(
-            Path(path).expanduser(),
+            place,
             own=self._workspace.labels,
             fingerprint=self.source.fingerprint(),
             ids=self._index,
         )
 
         def plan(mine: Sequence[Label]) -> MergeResult:
-            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take)
+            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take, only=only)
             return dataclasses.replace(found, notice=other.notice, is_dry_run=dry_run)
 
         if dry_run:

@@ -11,7 +11,13 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.closeup import Closeup, nearest_labelled, sky_links, standing_rows
+from amatch_widgets.widgets.closeup import (
+    Closeup,
+    known_rows,
+    nearest_labelled,
+    sky_links,
+    standing_rows,
+)
 from amatch_widgets.widgets.heat import explained
 from amatch_widgets.widgets.judging import Judging
 from amatch_widgets.widgets.newest import Newest
@@ -45,7 +51,7 @@ class Detail(Judging):
     is the detail's own.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
-    an image is read or drawn. ``_closeup`` is set by the background thread alone.
+    an image is read or drawn. ``_closeup`` and ``_known`` are set by the background thread alone.
 
     Parameters
     ----------
@@ -95,6 +101,8 @@ class Detail(Judging):
         self._numbers = itertools.count(1)
         self._rendering = self._used = rendering
         self._closeup: Closeup | None = None
+        # Of one image: it may have to be looked up far away.
+        self._known: tuple[str, list[list[str]]] = ("", [])
         self._work = Newest("amatch-detail")
         self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training
         super().__init__(session, desk, hides=hides)
@@ -286,10 +294,16 @@ class Detail(Judging):
                 return
             self.send({"method": "picture", "args": [number, shown]})
             with self.hold_sync():
-                self.links, self.facts = links, facts
+                self.links, self.facts = links, facts + self._known[1] * (self._known[0] == image_id)
                 if self._closeup is not None:
                     self.n_channels = self._closeup.n_channels
                     self.bands, self.colours = list(self.session.image.bands or ()), self._closeup.colours
+
+        if self._known[0] != image_id:  # after the picture, which does not wait for it
+            self._known = image_id, known_rows(self.session.pictures, image_id)
+            with self.desk.lock:
+                if number == self.number and self.is_open:
+                    self.facts = facts + self._known[1]
 
     def _links(self, image_id: str) -> list[list[str]]:
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from traitlets import Int, List, Unicode
+import ipywidgets
+from traitlets import Instance, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged
 from amatch_widgets.labels import CLASSES, Label
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.merge import Merge
 from amatch_widgets.widgets.shelf import BY_SCORE
 from amatch_widgets.widgets.view import Desk, View, handler
 
@@ -69,6 +71,7 @@ class Past(View):
     by = Unicode(None, allow_none=True).tag(sync=True)
     text = Unicode("").tag(sync=True)
     annotators: Any = List().tag(sync=True)
+    merge = Instance(Merge).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -77,12 +80,15 @@ class Past(View):
         self._views: set[str] = set()  # of the browser, that look
         self._n = _SLICE
         self._blind: Blind | None = None  # of the gallery when the lines were last shown
+        self.merge = Merge(session, desk, gallery)
         super().__init__(session, desk)
         gallery.observe(self._follow, "page")
         self._is_following = True
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new lines."""
+        events = list(events)
+        self.merge.apply(events)
         if any(isinstance(event, LabelsChanged) for event in events):
             self.show_all()
 
@@ -111,10 +117,12 @@ class Past(View):
                 raise StateError(f"There is no image {image_id!r} in {self.session.source.name!r} any more.")
 
     def close(self) -> None:
-        """Take the history off the screen."""
+        """Take the history and its form off the screen."""
         if getattr(self, "_is_following", False):  # ipywidgets closes twice
             self._is_following = False
             self._gallery.unobserve(self._follow, "page")
+        if self.merge is not None:
+            self.merge.close()
         super().close()
 
     # What the browser asks for.

@@ -6,14 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
+from amatch_widgets.errors import StateError
 from amatch_widgets.events import CycleDone, LabelsChanged, ScoresChanged, StepDone
+from amatch_widgets.query.discovery import PAGE
+from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
+from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
+from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,12 +28,16 @@ if TYPE_CHECKING:
     from amatch_widgets.query.discovery import Discovery
     from amatch_widgets.session import Session
     from amatch_widgets.session.history import CycleRecord
+    from amatch_widgets.widgets.gallery import Gallery
     from amatch_widgets.widgets.view import Desk
 
 __all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
 
 _BINS = 40
 _PERIOD_S = 0.5
+# Where the marks of the labelled images lie, and what is left to them above the bars, in the chart's units.
+_ROWS = {"anomaly": ("anomaly", "anomalies", 11.0), "normal": ("normal", "normals", 22.0)}
+_ROOM = 22
 _CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
 _MADE_BY = {
     "instant": "your labels",
@@ -49,6 +58,8 @@ class Plots(Part):
         Whose history is drawn.
     desk : Desk, optional
         Shared with the other parts of the same dashboard; without one they stand alone.
+    gallery : Gallery, optional
+        What is said of the next page is of one of its size; it can be made to mix in an audit.
     """
 
     template_file = (__file__, "plots.vue")
@@ -56,14 +67,19 @@ class Plots(Part):
     headline: Any = List().tag(sync=True)
     charts: Any = List().tag(sync=True)
     box = Unicode(f"0 0 {WIDTH} {HEIGHT}").tag(sync=True)
+    can_audit = Bool(False).tag(sync=True)  # whether the gallery could, and does not yet
 
     _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
-    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+    def __init__(self, session: Session, desk: Desk | None = None, *, gallery: Gallery | None = None) -> None:
         self._is_due = False
         self._drawn_at = 0.0
+        self._gallery = gallery
+        self._background = Newest("amatch-plots")
         super().__init__(session, desk)
         self.show_all()
+        if gallery is not None:
+            gallery.observe(self._on_gallery, ["per_page", "sort", "only"])
 
     def apply(self, events: Iterable[Event]) -> float | None:
         """Draw what has changed, at most twice a second, and the last change always."""
@@ -87,11 +103,11 @@ class Plots(Part):
         history = session.history
         steps = list(history.steps)
         charts = [
-            discovery_chart(session.discovery, session.outlook),
+            self._discovery_chart(),
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
-            score_chart(session.scores, session.ranked_by, session.scores_cycle),
+            score_chart(session.scores, session.ranked_by, session.scores_cycle, _labelled_scores(session)),
         ]
         metrics = session.metrics
         headline = [
@@ -103,6 +119,48 @@ class Plots(Part):
         with self.desk.lock, self.hold_sync():
             self.headline = headline
             self.charts = charts
+            self._show_can_audit()
+
+    def close(self) -> None:
+        """End the background work and take the plots off the screen."""
+        background = getattr(self, "_background", None)
+        if background is not None:
+            background.close()
+            if self._gallery is not None:
+                self._gallery.unobserve(self._on_gallery, ["per_page", "sort", "only"])
+                self._gallery = None
+        super().close()
+
+    @handler("Mixing in an audit")
+    def vue_do_audit(self, _data: dict[str, Any]) -> None:
+        """Let the gallery show pages with an audit, which tell what is left."""
+        if self._gallery is None:
+            raise StateError("There is no gallery here. Choose the order “Mixed, with audit” in one.")
+        # A filter would take images out of reach of the audit.
+        self._gallery.choose(sort="mixed", only=Filter())
+        self._gallery.show_ranking()
+
+    def _discovery_chart(self) -> dict[str, Any]:
+        session, gallery = self.session, self._gallery
+        return discovery_chart(
+            session.discovery, session.outlook_for(PAGE if gallery is None else gallery.per_page)
+        )
+
+    def _on_gallery(self, _change: object) -> None:
+        """Say what the next page is likely to bring, which may be of another size now; off the handler."""
+        self._background.do("outlook", self._show_outlook)
+
+    def _show_outlook(self) -> None:
+        chart = self._discovery_chart()
+        with self.desk.lock, self.hold_sync():
+            self.charts = [chart, *self.charts[1:]]
+            self._show_can_audit()
+
+    def _show_can_audit(self) -> None:
+        gallery = self._gallery
+        self.can_audit = gallery is not None and (
+            gallery.sort != "mixed" or not Filter(**gallery.only).is_open
+        )
 
 
 def discovery_chart(found: Discovery, outlook: str) -> dict[str, Any]:
@@ -233,8 +291,13 @@ def metrics_chart(cycles: Sequence[CycleRecord]) -> dict[str, Any]:
     return chart | {"x_ticks": x.ticks(6, whole=True), "y_ticks": y.ticks(4)}
 
 
-def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int | None) -> dict[str, Any]:
-    """Draw how the scores are distributed.
+def score_chart(
+    scores: NDArray[np.float32],
+    ranked_by: str | None,
+    cycle: int | None,
+    labelled: Mapping[str, NDArray[np.float32]] | None = None,
+) -> dict[str, Any]:
+    """Draw how the scores are distributed, and above them where the labelled images are.
 
     Parameters
     ----------
@@ -244,6 +307,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
         What gave them: "novelty", "instant", "deep" or "both"; None when there are none.
     cycle : int or None
         Of the trained model that takes part in them; 0 is of one trained elsewhere.
+    labelled : mapping of str to ndarray of float32, optional
+        Scores of the images labelled "anomaly", and of those labelled "normal".
 
     Returns
     -------
@@ -260,7 +325,8 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
     counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
     top = int(np.ceil(np.log10(max(counts.max(), 10))))
     # Half a decade below one image, so that a bin of one is seen.
-    x, y = Axis.x(0, 1), Axis.y(-0.5, top)
+    x, y = Axis.x(0, 1), Axis.y(-0.5, top, room=_ROOM)
+    chart["rows"] = [_row(kind, values, x) for kind, values in (labelled or {}).items()]
     floor = y(-0.5)
     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
@@ -276,8 +342,27 @@ def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int |
 
 
 def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
-    lists: dict[str, Any] = {k: [] for k in ("lines", "intervals", "bars", "x_ticks", "y_ticks")}
+    keys = ("lines", "intervals", "bars", "rows", "x_ticks", "y_ticks")
+    lists: dict[str, Any] = {k: [] for k in keys}
     return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", "text": "", **lists}
+
+
+def _labelled_scores(session: Session) -> dict[str, NDArray[np.float32]]:
+    """Return the known scores of the images that have a label now, by class."""
+    scores, labels = session.scores, session.labels.current()
+    found = {}
+    for kind in _ROWS:
+        values = scores[session.places(i for i, line in labels.items() if line.label == kind)]
+        found[kind] = values[np.isfinite(values)]
+    return found
+
+
+def _row(kind: str, values: NDArray[np.float32], x: Axis) -> dict[str, Any]:
+    """Lay a mark at each score of a class; of those at the same place, one."""
+    one, many, y = _ROWS[kind]
+    n = len(values)
+    places = np.unique(np.rint(np.interp(values, (x.low, x.high), (x.start, x.end))))
+    return {"kind": kind, "y": y, "xs": places.tolist(), "text": f"{n:,} {one if n == 1 else many}"}
 
 
 def _in_short(estimate: Estimate) -> dict[str, str]:

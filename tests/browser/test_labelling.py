@@ -289,3 +289,31 @@ def test_filters_and_jumps_find_images(notebook, sky):
     page.locator(".amw-show").select_option("starred")
     expect(page.locator(".amw-empty")).to_contain_text("Nothing is starred yet")
     assert nb.cells() == before
+
+
+def test_the_plots_speak_of_the_gallerys_page_and_lead_to_the_audit(notebook, sky):
+    nb = show(notebook, sky)
+    page = nb.page
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
+    tile(page, 0).locator(".amw-image").click()
+    for k in range(12):
+        page.keyboard.press("n")
+        wait_label(page, k, "normal")
+    page.wait_for_selector(".amw-chart-text:has-text('Another 48 images are')")
+    page.select_option(".amw-per-page", "24")
+    page.wait_for_selector(".amw-chart-text:has-text('Another 24 images are')")
+    page.click(".amw-do-audit")
+    page.wait_for_function("document.querySelector('.amw-sort').value === 'mixed'")
+    page.wait_for_selector(".amw-do-audit", state="detached")
+    page.wait_for_selector(".amw-chart-text:has-text('audited images have no label yet')")
+    page.wait_for_selector(".amw-tile img")
+    tile(page, 0).locator(".amw-image").click()
+    page.keyboard.press("Shift+N")
+    page.wait_for_selector(".amw-chart-text:has-text('audited images, no anomaly')")
+    # Each class has its own shape beside its own colour.
+    shapes = page.eval_on_selector_all(
+        ".amw-chart-scores .amw-chart-marks path:first-child",
+        "marks => marks.map(m => [m.getAttribute('d'), getComputedStyle(m).fill])",
+    )
+    assert len(shapes) == 2
+    assert len({d for d, _ in shapes}) == len({fill for _, fill in shapes}) == 2

@@ -7,6 +7,7 @@ import pytest
 from amatch_widgets.demo import DemoSource
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.session import Session
+from tests.browser.helper import ready, tile, wait_label
 
 ATTACKS = [
     "<script>window.hit = 1</script>",
@@ -79,3 +80,22 @@ def test_the_button_of_the_dashboard_writes_it_and_says_where(notebook, sky, tmp
     opened.page.click(".amw-do-report")
     opened.page.wait_for_selector(".amw-message-text:has-text('The report is in')")
     assert "</html>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_figures_are_drawn_while_the_labelling_goes_on_and_it_is_said_where_they_are(
+    notebook, sky, tmp_path
+):
+    opened = notebook(sky, width=1024, height=768)
+    page = ready(opened)
+    edge = page.locator(".amw-right").bounding_box()
+    for button in ("export", "report", "figures"):
+        box = page.locator(f".amw-do-{button}").bounding_box()
+        assert box["x"] + box["width"] <= edge["x"] + edge["width"] + 0.5
+    assert page.locator(".amw-path").bounding_box()["width"] > 60
+    page.click(".amw-do-figures")
+    tile(page, 0).locator(".amw-a").click()
+    wait_label(page, 0, "anomaly")
+    page.wait_for_selector(".amw-message-text:has-text('The figures are in')")
+    kinds = ("metrics", "discovery", "histogram", "sheet")
+    drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert drawn == {f"{kind}.{form}" for kind in kinds for form in ("png", "svg", "pdf")}

@@ -95,6 +95,46 @@ def test_an_image_is_shown_to_the_pixel_and_is_in_no_trait(screen, session):
     screen.last("picture")
 
 
+def test_what_the_source_knows_comes_after_the_picture_once_and_as_text(screen, session, monkeypatch):
+    hostile, gate, asked = "<b>{{ 1 }}</b>", threading.Event(), []
+
+    def describe(index):
+        asked.append(index)
+        assert gate.wait(WAIT_S)
+        return {hostile: hostile, "FILTER": 'r"'}
+
+    monkeypatch.setattr(session.source, "describe", describe, raising=False)
+    monkeypatch.setattr(session.source, "position", lambda _: (150.1, -2.25), raising=False)
+    screen.detail.show("007")
+    screen.picture()  # which does not wait for it
+    gate.set()
+    screen.detail.show("008")
+    screen.last("thumbnails")  # made after it
+    known = [["RA, Dec", "150.100000, -2.250000 deg (ICRS)"], [hostile, hostile], ["FILTER", 'r"']]
+    assert screen.detail.facts[2:] == known
+    n = len(asked)
+    screen.detail.vue_do_render({"stretch": "asinh"})
+    screen.picture()
+    screen.last("thumbnails")
+    assert screen.detail.facts[2:] == known
+    assert len(asked) == n
+
+
+@pytest.mark.parametrize("method", ["describe", "position"])
+def test_a_source_that_fails_to_tell_what_it_knows_takes_nothing_from_the_view(
+    screen, session, monkeypatch, method
+):
+    def fail(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(session.source, method, fail, raising=False)
+    screen.detail.show("007")
+    assert screen.picture()["problem"] == ""
+    screen.last("thumbnails")
+    assert [name for name, _ in screen.detail.facts] == ["Size", "Pixels"]
+    assert screen.messages == []
+
+
 def test_an_unknown_image_is_refused(screen):
     with pytest.raises(LabelError, match="no such image"):
         screen.detail.show("x")
