@@ -14,9 +14,18 @@ from amatch_widgets.images.unreadable import UnreadableError, plain_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_BANDS", "MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode", "model_channels"]
+__all__ = [
+    "MAX_BANDS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "UnreadableError",
+    "decode",
+    "model_channels",
+    "pillow_pixels",
+]
 
 MAX_PIXELS = 200_000_000  # 0.6 GB as RGB: more is an attack or not a cutout
 MAX_BANDS = 16  # of FITS and .npy: a first axis that is longer is one of many images
@@ -97,7 +106,7 @@ def _decode_jpeg(file: IO[bytes], min_side: int | None) -> NDArray[Any]:
     _check_size(*image.size)
     if min_side is not None:
         image.draft(image.mode, (min_side, min_side))
-    return _pillow_pixels(image)
+    return pillow_pixels(image)
 
 
 def _decode_png(file: IO[bytes], head: bytes) -> NDArray[Any]:
@@ -106,7 +115,7 @@ def _decode_png(file: IO[bytes], head: bytes) -> NDArray[Any]:
     image = PngImageFile(file)
     _check_size(*image.size)
     if head[24] != 16:  # noqa: PLR2004 - the bit depth in IHDR, always the first chunk
-        return _pillow_pixels(image)
+        return pillow_pixels(image)
     # Pillow keeps 16-bit grey, but cuts 16-bit colour down to 8 bits: not to be mixed in one folder. So the
     # upper and the lower bytes are decoded one after the other, the latter as if the file were
     # little-endian. (imagecodecs decodes 16 bits at once, but each damaged file costs it a reference to
@@ -134,7 +143,8 @@ def _raw_pixels(image: ImageFile, arrangement: str) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _pillow_pixels(image: ImageFile) -> NDArray[Any]:
+def pillow_pixels(image: Image) -> NDArray[Any]:
+    """Return the pixels of a Pillow image of 8 bits or less as grey, RGB or RGBA, uint8, shape (H, W, C)."""
     target = {"1": "L", "L": "L", "LA": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}.get(image.mode, "RGB")
     if image.mode == "P" and "transparency" in image.info:
         target = "RGBA"

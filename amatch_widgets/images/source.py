@@ -12,6 +12,7 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, open_npy
 from amatch_widgets.images.catalogue import CatalogueSource, catalogue_from_spec
+from amatch_widgets.images.dataset import DatasetSource, is_dataset
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
 from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArraySource",
     "CatalogueSource",
+    "DatasetSource",
     "FitsSource",
     "FolderSource",
     "HDF5Source",
@@ -45,8 +47,8 @@ __all__ = [
 
 ALLOWED = (
     "a folder of JPEG, PNG, TIFF, FITS or .npy files, an HDF5 file, a Zarr store or a folder of them, a "
-    ".parquet file or a folder of them, a FITS file of many images, a .npy file, or a NumPy array (N, H, W) "
-    "or (N, H, W, C)"
+    ".parquet file or a folder of them, a FITS file of many images, a .npy file, a NumPy array (N, H, W) or "
+    "(N, H, W, C), or a dataset that gives images by number, as torch's"
 )
 _PARQUET = ("column", "ids_from", "shape")
 _STORED = ("dataset", "axes", "ids_from")
@@ -131,17 +133,18 @@ def open_source(
 
     Parameters
     ----------
-    what : path, ndarray or ImageSource
+    what : path, ndarray, torch Dataset or ImageSource
         A folder (recursive; JPEG, PNG, TIFF, FITS, ``.npy``), an HDF5 file, a Zarr store (a folder, or in a
         zip file) or a folder of such stores, a ``.parquet`` file or a folder of them, a FITS file with a cube
-        or many images, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C), or any
-        object that is an `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of
-        stores; one with images is one of images, whatever else is in it, unless `column`, `ids_from` or
-        `shape` is given.
+        or many images, a ``.npy`` file, an array of shape (N, H, W) or (N, H, W, C), a torch ``Dataset`` or
+        another object that gives images by number (see `DatasetSource`), or any object that is an
+        `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of stores; one with
+        images is one of images, whatever else is in it, unless `column`, `ids_from` or `shape` is given.
     ids : sequence of str, optional
-        For arrays and ``.npy`` alone: one unique id per image.
+        For arrays, ``.npy`` and datasets alone: one unique id per image.
     ids_from : str, optional
-        For HDF5, Zarr and Parquet: the dataset or column of the ids. Default what fits.
+        For HDF5, Zarr and Parquet: the dataset or column of the ids. Default what fits. For a torch Dataset
+        "item": the second entry of each item.
     dataset, axes : str, optional
         For HDF5 and Zarr: which dataset holds the images, and the order of its axes (``"NHWC"``, ``"NCHW"``,
         ``"NHW"``); see `HDF5Source` and `ZarrSource`.
@@ -188,6 +191,8 @@ def open_source(
                 f"{what!r} is open already: {' and '.join(options)} cannot be changed. Leave them out."
             )
         return what
+    if is_dataset(what):
+        return DatasetSource(what, **_only(options, "a dataset", "ids", "ids_from", "name"))
     raise SourceError(
         f"Cannot take images from an object of type {type(what).__name__!r}. Pass {ALLOWED}"
         + ("; join images of equal size with numpy.stack." if isinstance(what, (list, tuple)) else ".")
@@ -223,13 +228,14 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         from amatch_widgets.images.joined import derived_from_spec  # noqa: PLC0415 - it needs this module
 
         return derived_from_spec(spec)
-    if kind == "array":
+    if kind in {"array", "dataset"}:
+        what = "an array" if kind == "array" else "a dataset"
         raise SourceError(
-            "The images were an array in memory, which is not kept. Pass the array again as source=."
+            f"The images were {what} in memory, which is not kept. Pass the {kind} again as source=."
         )
     raise SourceError(
         f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits', "
-        "'catalogue', 'joined', 'subset' and 'array'."
+        "'catalogue', 'joined', 'subset', 'array' and 'dataset'."
     )
 
 
