@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
-from amatch_widgets.images.array import ArraySource, open_npy
+from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.catalogue import CatalogueSource, catalogue_from_spec
 from amatch_widgets.images.dataset import DatasetSource, is_dataset
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
 from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5
 from amatch_widgets.images.hdu import FITS_SUFFIXES
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
 from amatch_widgets.images.rowgroups import parquet_files
@@ -36,6 +37,7 @@ __all__ = [
     "FolderSource",
     "HDF5Source",
     "ImageSource",
+    "NpySource",
     "ParquetSource",
     "ZarrSource",
     "index_of",
@@ -301,7 +303,7 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
         return HDF5Source(path, **_only(options, "HDF5", *_STORED, "name"))
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return open_npy(path, **_only(options, "a .npy file", "ids", "name"))
+        return NpySource(path, **_only(options, "a .npy file", "ids", "name"))
     if suffix == ".parquet":
         return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
     if path.name.lower().endswith(FITS_SUFFIXES):

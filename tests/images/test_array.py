@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images.array import ArraySource, plain_pixels
 from amatch_widgets.images.ids import NumberedIds
-from amatch_widgets.images.source import open_source, source_from_spec
+from amatch_widgets.images.source import open_source
 from amatch_widgets.images.testing import SourceContract
 
 
@@ -30,13 +28,6 @@ class TestGreyFloatArray(SourceContract):
     @pytest.fixture
     def source(self):
         return ArraySource(ramp(3, 5, 7, dtype=np.float64), ids=["a", "ü/<b>", "c\n"], name="grey")
-
-
-class TestNpyFile(SourceContract):
-    @pytest.fixture
-    def source(self, tmp_path):
-        np.save(tmp_path / "cube.npy", ramp(4, 6, 5, 2, dtype=">u2"))
-        return open_source(tmp_path / "cube.npy")
 
 
 def test_an_array_of_four_axes_keeps_its_channels():
@@ -152,68 +143,6 @@ def test_the_fingerprint_changes_with_shape_dtype_and_ids():
         ArraySource(ramp(2, 4, 5), ids=["ab", ""]),
     ]
     assert len({source.fingerprint() for source in sources}) == len(sources)
-
-
-def test_a_memory_map_is_pickled_by_its_path(tmp_path):
-    np.save(tmp_path / "cube.npy", np.zeros((100, 64, 64), np.uint8))
-    assert len(pickle.dumps(open_source(tmp_path / "cube.npy"))) < 10_000
-
-
-def test_a_npy_file_is_opened_again_from_its_spec(tmp_path, monkeypatch):
-    np.save(tmp_path / "cube.npy", ramp(2, 4, 5))
-    monkeypatch.chdir(tmp_path)
-    source = open_source("cube.npy", ids=["a", "b"])
-    assert source.name == "cube"
-    monkeypatch.chdir("/")
-    again = source_from_spec(source.spec())
-    assert again.fingerprint() == source.fingerprint()
-    assert list(again.ids) == ["a", "b"]
-
-
-def write_text(path):
-    path.write_text("not an array")
-
-
-def write_pickle(path):
-    path.write_bytes(pickle.dumps([1, 2]))
-
-
-def write_objects(path):
-    np.save(path, np.array([None, 1]), allow_pickle=True)
-
-
-def write_archive(path):
-    with path.open("wb") as file:
-        np.savez(file, np.zeros(3))
-
-
-def write_cut_off(path):
-    np.save(path, np.zeros((10, 8, 8)))
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def write_damaged_archive(path):
-    path.write_bytes(b"PK\x03\x04 and no more")
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: path.write_bytes(b""), "cannot be opened as a .npy array"),
-        (write_text, "cannot be opened as a .npy array"),
-        (write_pickle, "cannot be opened as a .npy array"),
-        (write_objects, "cannot be opened as a .npy array.*Python objects"),
-        (write_cut_off, "cannot be opened as a .npy array.*It may be cut off.*numpy.save"),
-        (write_archive, "cannot be opened as a .npy array.*several arrays; write one array"),
-        (write_damaged_archive, "cannot be opened as a .npy array"),
-        (lambda path: np.save(path, np.zeros((8, 8))), r"x.npy' has shape \(8, 8\).*Allowed is"),
-        (lambda path: np.save(path, np.zeros((0, 8, 8))), "there is no image in it"),
-    ],
-)
-def test_a_bad_npy_file_says_what_is_wrong(tmp_path, write, message):
-    write(tmp_path / "x.npy")
-    with pytest.raises(SourceError, match=message):
-        open_source(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("text", ["", "0", "7", "07", "00", "12", "113", "0112", "00112", "x", "1.", "²"])
