@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amatch_widgets.errors import SourceError
+from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.ids import NumberedIds, check_ids, check_index, hash_ids
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "channels_last", "check_array", "hwc", "plain_pixels"]
+__all__ = ["ArraySource", "channels_last", "check_array", "hwc", "plain_pixels", "unmasked"]
 
 
 class ArraySource:
@@ -23,7 +23,8 @@ class ArraySource:
     Parameters
     ----------
     images : ndarray, shape (N, H, W) or (N, H, W, C)
-        Any boolean, integer or real dtype. It is not copied. If it is a memory map, its file must not be
+        Any boolean, integer or real dtype. It is not copied. Masked pixels of a masked array are no data:
+        NaN, and 0 in arrays of 8 bits. If it is a memory map, its file must not be
         shortened meanwhile: the operating system ends a process that reads lost pages. Open the path of a
         ``.npy`` file instead.
     ids : sequence of str, optional
@@ -64,7 +65,10 @@ class ArraySource:
         """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
         del min_side
         index = check_index(index, len(self))
-        image = plain_pixels(np.array(self._images[index]))
+        try:
+            image = plain_pixels(unmasked(self._images[index]))
+        except ValueError as exc:
+            raise ImageReadError(self.ids[index], str(exc)) from exc
         return image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
 
     def fingerprint(self) -> str:
@@ -95,6 +99,36 @@ def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
         return image.astype(kind, copy=False)
     with np.errstate(over="ignore"):
         return image.astype(np.float32, copy=False)
+
+
+def unmasked(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image as memory of its own, its masked pixels as ones without data.
+
+    Parameters
+    ----------
+    image : ndarray or masked array of any boolean, integer or real dtype, any shape
+
+    Returns
+    -------
+    ndarray, same shape
+        Where pixels are masked NaN, and float32 or float64 for it; but of 8 bits, which are shown as they are
+        and not by their range, masked pixels are 0.
+
+    Raises
+    ------
+    ValueError
+        If all pixels are masked; in plain words.
+    """
+    mask = np.ma.getmask(image)
+    pixels = np.array(np.ma.getdata(image))
+    if mask is np.ma.nomask or not mask.any():
+        return pixels
+    if mask.all():
+        raise ValueError("all its pixels are masked")
+    if pixels.dtype.itemsize > 1 and pixels.dtype.kind != "f":
+        pixels = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)  # noqa: PLR2004 - exact
+    pixels[mask] = np.nan if pixels.dtype.kind == "f" else 0
+    return pixels
 
 
 def hwc(shape: tuple[int, ...], *, limit: int | None = None) -> tuple[int, int, int]:
@@ -141,10 +175,6 @@ def check_array(images: NDArray[Any], what: str) -> None:
     SourceError
         If it has no image, a wrong number of dimensions or no numbers.
     """
-    if isinstance(images, np.ma.MaskedArray):
-        raise SourceError(
-            f"The {what} is a masked array: its mask would be lost. Fill it first, e.g. images.filled(0)."
-        )
     found = f"The {what} has shape {images.shape} and dtype {images.dtype}"
     if images.dtype.kind not in "biuf":
         raise SourceError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
-from amatch_widgets.images.array import plain_pixels
+from amatch_widgets.images.array import plain_pixels, unmasked
 from amatch_widgets.images.decode import model_channels, pillow_pixels
 from amatch_widgets.images.ids import NumberedIds, check_ids, check_index, hash_ids
 
@@ -199,4 +199,4 @@ def _pixels(item: Any) -> NDArray[Any]:
     if image.dtype.kind not in "biuf":
         raise ValueError(f"its pixels are no real numbers ({image.dtype})")
     image = image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
-    return np.array(plain_pixels(image))
+    return plain_pixels(unmasked(image))

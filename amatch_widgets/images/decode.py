@@ -40,7 +40,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
+def decode(file: IO[bytes], *, min_side: int | None = None, mask: int | str | None = None) -> NDArray[Any]:
     """Decode one JPEG, PNG, TIFF, FITS or .npy file, told apart by its first bytes.
 
     Parameters
@@ -48,6 +48,8 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     file : binary file at its start
     min_side : int, optional
         A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets below this, in pixels.
+    mask : int or str, optional
+        Number or EXTNAME of the HDU of a FITS file that tells which pixels are bad; see `decode_fits`.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
         if head.startswith(_TIFF):
             return _decode_tiff(file)
         if head.startswith((_FITS, _GZIP)):
-            return _decode_fits(file, is_packed=head.startswith(_GZIP))
+            return _decode_fits(file, mask, is_packed=head.startswith(_GZIP))
         if head.startswith(_NPY):
             return _decode_npy(file)
     if not head:
@@ -189,15 +191,15 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
     return _grey_alpha_to_rgba(pixels) if alpha else pixels
 
 
-def _decode_fits(file: IO[bytes], *, is_packed: bool) -> NDArray[Any]:
+def _decode_fits(file: IO[bytes], mask: int | str | None, *, is_packed: bool) -> NDArray[Any]:
     import gzip  # noqa: PLC0415 - seldom needed
 
     from amatch_widgets.images.hdu import decode_fits  # noqa: PLC0415 - it imports this module
 
     if not is_packed:
-        return decode_fits(file)
+        return decode_fits(file, mask)
     with gzip.open(file) as unpacked:
-        return decode_fits(cast("IO[bytes]", unpacked))
+        return decode_fits(cast("IO[bytes]", unpacked), mask)
 
 
 def _decode_npy(file: IO[bytes]) -> NDArray[Any]:

@@ -129,6 +129,7 @@ def open_source(
     column: str | None = None,
     shape: Iterable[int] | None = None,
     hdu: int | str | None = None,
+    mask: int | str | None = None,
     name: str | None = None,
 ) -> ImageSource:
     """Open a set of images; of a table of objects, and the tiles they lie on, make a `CatalogueSource`.
@@ -156,6 +157,9 @@ def open_source(
         For Parquet: the shape of one image, where its pixels are a list of numbers.
     hdu : int or str, optional
         For FITS: number or EXTNAME of the HDU with the cube; see `FitsSource`.
+    mask : int or str, optional
+        For a FITS file, and a folder of them: number or EXTNAME of the HDU that tells which pixels are bad,
+        those where it is not 0; see `FitsSource`.
     name : str, optional
         Short name for people; default the name of the folder or file.
 
@@ -180,6 +184,7 @@ def open_source(
         "column": column,
         "shape": shape,
         "hdu": hdu,
+        "mask": mask,
         "name": name,
     }
     options = {key: value for key, value in given.items() if value is not None}
@@ -211,7 +216,7 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
     """
     kind = spec.get("kind")
     if kind in {"folder", "npy"}:
-        return open_source(Path(spec["path"]), ids=spec.get("ids"))
+        return open_source(Path(spec["path"]), ids=spec.get("ids"), mask=spec.get("mask"))
     if kind in {"hdf5", "zarr"}:
         options = {key: spec.get(key) for key in _STORED}
         return open_source(Path(spec["path"]), **options)
@@ -223,7 +228,7 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
             shape=spec.get("shape"),
         )
     if kind == "fits":
-        return open_source(Path(spec["path"]), hdu=spec.get("hdu"))
+        return open_source(Path(spec["path"]), hdu=spec.get("hdu"), mask=spec.get("mask"))
     if kind == "catalogue":
         return catalogue_from_spec(spec)
     if kind in {"joined", "subset"}:
@@ -307,7 +312,7 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
     if suffix == ".parquet":
         return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
     if path.name.lower().endswith(FITS_SUFFIXES):
-        return FitsSource(path, **_only(options, "FITS", "hdu", "name"))
+        return FitsSource(path, **_only(options, "FITS", "hdu", "mask", "name"))
     if suffix in SUFFIXES:
         raise SourceError(
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
@@ -323,7 +328,7 @@ def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
         raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
     if not options.keys() & _PARQUET:
         try:
-            return FolderSource(path, **_only(options, "a folder", "name", *_PARQUET))
+            return FolderSource(path, **_only(options, "a folder", "name", "mask", *_PARQUET))
         except SourceError:
             # The images are looked for first: there may be millions, and beside them a catalogue.
             if not parquet_files(str(path)):

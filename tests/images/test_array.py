@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amatch_widgets.errors import SourceError
+from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource, plain_pixels
 from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.images.source import open_source
@@ -106,7 +108,6 @@ def test_a_double_beyond_single_precision_becomes_infinite_without_a_warning():
         (np.full((3, 8, 8), None), "dtype object: that is no real number"),
         (np.zeros((3, 8, 8), "M8[s]"), "no real number per pixel"),
         (np.zeros((3, 8, 8), "u1,u1"), "no real number per pixel"),
-        (np.ma.zeros((3, 8, 8)), r"masked array: its mask would be lost. Fill it first"),
     ],
 )
 def test_an_array_that_is_no_set_of_images_says_what_is_allowed(images, message):
@@ -149,3 +150,28 @@ def test_the_fingerprint_changes_with_shape_dtype_and_ids():
 def test_numbered_ids_are_searched_without_making_them(text):
     ids = NumberedIds(1_130)
     assert ids.contain(text).tolist() == [text in i for i in ids]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("u1", np.uint8), ("?", np.uint8), ("u2", np.float32), ("f8", np.float32)]
+)
+def test_masked_pixels_are_no_data(dtype, expected):
+    images = np.ma.array((ramp(3, 4, 5) + 1).astype(dtype))
+    images[1, 2, 3] = np.ma.masked
+    source = open_source(images)
+    image = source.read(1)
+    assert image.dtype == expected
+    hole = image[2, 3, 0]
+    assert np.isnan(hole) if expected == np.float32 else hole == 0
+    assert np.isnan(image).sum() == (expected == np.float32)
+    np.testing.assert_array_equal(source.read(0), plain_pixels(images.data[0])[..., None])
+    assert images.mask.sum() == 1
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(1), image)
+
+
+def test_an_image_that_is_masked_all_over_is_listed():
+    images = np.ma.zeros((2, 4, 5), np.uint8)
+    images[0] = np.ma.masked
+    with pytest.raises(ImageReadError, match="Image '0' cannot be read: all its pixels are masked"):
+        open_source(images).read(0)
+    assert open_source(images).read(1).max() == 0
