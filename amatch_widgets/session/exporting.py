@@ -30,8 +30,9 @@ class Exporting(Parts):
     def export(self, path: str | Path, n: int | None = None) -> Path:
         """Write a shortlist: the `n` highest scores, or all labelled images by score.
 
-        The columns are those of `top`. Every format but CSV says too what session and images it is of, what
-        ranked them, a digest of the weights that did, and when and by which version it was written.
+        The columns are those of `top`, and `model`, a digest of the weights that ranked. Every format but CSV
+        says too what session and images it is of, what ranked them, and when and by which version it was
+        written.
 
         Parameters
         ----------
@@ -124,7 +125,8 @@ class Exporting(Parts):
         """Return a table and what ranked it; labels that come meanwhile make both anew, a few times."""
         for _ in range(_TRIES):
             version = self._board.version
-            found = self._board.shortlist(self._board.choose(n)), self._provenance()
+            table, provenance = self._board.shortlist(self._board.choose(n)), self._provenance()
+            found = table.assign(model=provenance.model), provenance
             if self._board.version == version:
                 break
         return found

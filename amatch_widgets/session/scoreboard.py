@@ -315,7 +315,16 @@ class Scoreboard:
         n_scored = int(np.isfinite(scores).sum())
         ranks = np.zeros(len(scores), np.int64)
         ranks[self.ranking("highest", "all", Filter(), 0)[:n_scored]] = np.arange(1, n_scored + 1)
-        return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
+        fit, deep = self._fit, self._deep
+        return shortlist(
+            self._source,
+            scores,
+            ranks,
+            self._labels.history(),
+            chosen,
+            instant=None if fit is None else fit.scores,
+            deep=None if deep is None else deep.scores,
+        )
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""
