@@ -282,6 +282,11 @@ class Scoreboard:
         key = (how, show, only, seed, self._labels.version, n_problems, now, self._past)
         return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, only, seed))
 
+    def highest(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the positions of the `n` images that rank highest now, or of as many as have a score."""
+        n_scored = int(np.isfinite(self.scores).sum())
+        return self.ranking("highest", "all", Filter(), 0)[: min(n, n_scored)]
+
     def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source; ids that are not there are left out."""
         return np.array([self._index[i] for i in image_ids if i in self._index], np.int64)

@@ -165,6 +165,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
             image=lambda: self._manifest.image,
+            highest=self._board.highest,
         )
         self._archives = Archives(
             self.path / "archives",
