@@ -8,12 +8,14 @@ and takes calls by XML-RPC. Whoever only tells something need not be called back
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import xmlrpc.client  # the hub is a program of the user's own
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
+from xml.parsers.expat import ExpatError
 
 from amatch_widgets.errors import StateError
 
@@ -40,9 +42,13 @@ class Hub:
         facts = _read_lock(_lock_file())
         url = facts["samp.hub.xmlrpc.url"].replace("\\", "")
         try:
-            self._proxy: Any = xmlrpc.client.ServerProxy(
-                url, transport=_Transport(), allow_none=True
-            ).samp.hub
+            hub = xmlrpc.client.ServerProxy(url, transport=_Transport(), allow_none=True)
+        except OSError as error:
+            raise StateError(
+                f"The SAMP hub has the address {url!r}, which is none of http. {_HOW}"
+            ) from error
+        self._proxy: Any = hub.samp.hub
+        try:
             self._key = self._asked("register", facts["samp.secret"])["samp.private-key"]
         except (KeyError, TypeError) as error:
             raise StateError(f"The SAMP hub at {url!r} answered something else than a key. {_HOW}") from error
@@ -99,7 +105,8 @@ class Hub:
     def _asked(self, method: str, *values: Any) -> Any:
         try:
             return getattr(self._proxy, method)(*values)
-        except (OSError, xmlrpc.client.Error) as error:  # OSError: nobody there any more, or too late
+        # OSError: nobody there any more, or too late; the others: the answer is none of a hub
+        except (OSError, http.client.HTTPException, ExpatError, xmlrpc.client.Error) as error:
             raise StateError(f"The SAMP hub of this machine does not answer: {error}. {_HOW}") from error
 
 

@@ -159,6 +159,26 @@ def test_an_answer_that_is_none_is_refused(lock):
         thread.join(WAIT_S)
 
 
+def test_a_server_that_is_no_hub_is_refused(lock):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/xml\r\n\r\n<html><br>")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        lock.write_text(f"samp.secret=x\nsamp.hub.xmlrpc.url=http://127.0.0.1:{server.getsockname()[1]}/\n")
+        with pytest.raises(StateError, match="does not answer"):
+            Hub()
+        thread.join(WAIT_S)
+    lock.write_text("samp.secret=x\nsamp.hub.xmlrpc.url=ftp://127.0.0.1/\n")
+    with pytest.raises(StateError, match=r"'ftp://127\.0\.0\.1/', which is none of http"):
+        Hub()
+
+
 def test_a_hub_elsewhere_is_refused(session, monkeypatch):
     monkeypatch.setenv("SAMP_HUB", "std-lockurl:http://example.org/samp")
     with pytest.raises(StateError, match="allowed is std-lockurl:file:///"):
