@@ -109,12 +109,15 @@ class FitsboltInput:
         if method == "ZSCALE" and any(zscale.get(name, value) != value for name, value in _ZSCALE.items()):
             raise ConfigError(f"its zscale has other settings than {_ZSCALE}: {zscale}")
         crop = options.get("crop_for_maximum_value")
+        limits = [options.get(name) for name in ("minimum_value", "maximum_value")]
+        if any(isinstance(x, bool) or not isinstance(x, int | float | None) for x in limits):
+            raise ConfigError(f"its lowest and highest pixels are no numbers: {limits}")
         return cls(
             size=side,
             channels=channels,
             method=method,
-            low=options.get("minimum_value"),
-            high=options.get("maximum_value"),
+            low=limits[0],
+            high=limits[1],
             crop=None if crop is None else (int(crop[0]), int(crop[1])),
             is_low_measured=bool(options.get("log_calculate_minimum_value")),
             bend=float(options["log_scale_a"]),

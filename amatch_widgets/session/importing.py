@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import SourceError, StateError
+from amatch_widgets.errors import SourceError, StateError, WeightsError
 from amatch_widgets.events import Event, Message, ProblemFound, ScoringProgress
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.score.elsewhere import ScoreImport, place_scores, read_scores
@@ -101,7 +101,7 @@ class Importing(Parts):
         from amatch_widgets.score.anomalymatch import read_model  # noqa: PLC0415 (imports torch)
 
         self._check_no_model()
-        model = read_model(Path(path).expanduser(), size=size)
+        model = self._worker.ask(lambda: read_model(Path(path).expanduser(), size=size))
         wanted, found = model.image.channels, self.source.channels
         if found not in (wanted, 1) and (found, wanted) != (4, 3):
             raise SourceError(
@@ -122,22 +122,28 @@ class Importing(Parts):
             on_problem=lambda image_id, reason: self.hub.publish(ProblemFound(image_id, reason)),
         )
         inference = Inference(model.classifier.to(choose_device(self.config.device)))
-        n, scores, started = len(pool), np.full(len(pool), np.nan, np.float32), time.perf_counter()
+        n, scores = len(pool), np.full(len(pool), np.nan, np.float32)
+        started, n_scored = time.perf_counter(), 0
         for images, indices in pool.stream(batch_size=self.config.score_batch):
             scores[indices] = inference.scores(images)
-            done = min(n, int(np.isfinite(scores).sum()) + len(pool.problems))
+            n_scored += len(indices)
+            done = min(n, n_scored + len(pool.problems))
             rate = done / (time.perf_counter() - started)
             yield ScoringProgress(done, n, rate, (n - done) / rate)
-        if not np.isfinite(scores).any():
-            image_id, reason = next(iter(pool.problems.items()))
+        image_id, reason = next(iter(pool.problems.items()), ("", ""))
+        if not n_scored:
             raise SourceError(f"None of the {n} images could be read; the first, {image_id!r}: {reason}.")
+        if not np.isfinite(scores).any():
+            raise WeightsError(
+                f"The model in {model.origin} gives no image a score: its weights are no numbers."
+            )
         self._take_scores(model.origin, scores)
+        self._unreadable = dict(pool.problems)
         if pool.problems:
-            image_id, reason = next(iter(pool.problems.items()))
             yield Message(
                 "warning",
-                f"{len(pool.problems)} of {n} images could not be read and have no score; the first, "
-                f"{image_id!r}: {reason}.",
+                f"{len(pool.problems)} of {n} images could not be read as the model needs them and have no "
+                f"score; the first, {image_id!r}: {reason}. They are listed as problems.",
             )
 
     def _check_no_model(self) -> None:

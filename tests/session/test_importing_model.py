@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from amatch_widgets.errors import SourceError, StateError, WeightsError
 from amatch_widgets.events import Message, ScoringProgress
@@ -74,6 +76,19 @@ def test_what_cannot_be_read_has_no_score_and_is_told(make_session, path):
     taken(session, path)
     assert np.flatnonzero(np.isnan(session.scores)).tolist() == [3]
     assert "1 of 60 images could not be read" in told[-1].text
+    assert session.problems == {SKY.ids[3]: "it has a hole"}
+
+
+def test_a_model_whose_weights_are_no_numbers_changes_nothing(session, path):
+    write_model(path)
+    tensors = load_file(path)
+    tensors["eval_model.classifier.bias"] = torch.full((2,), torch.nan)
+    with safe_open(path, "pt") as file:
+        save_file(tensors, path.with_stem("broken"), metadata=file.metadata())
+    session.import_model(path.with_stem("broken"))
+    with pytest.raises(WeightsError, match="gives no image a score"):
+        session.wait(WAIT_S)
+    assert session.ranked_by is None
 
 
 def test_a_model_that_cannot_be_used_or_is_of_other_bands_changes_nothing(session, path):
