@@ -55,9 +55,9 @@ class FitsboltInput:
         between black and white; one for all channels together, or one for each.
     contrast, n_samples : float and int, > 0
         With "ZSCALE", see `zscale_limits`.
-    is_stretched_first : bool
-        Resized after the stretch, with a bilinear filter, as AnomalyMatch does with files of images that are
-        not stretched; else before it, by the mean over the area.
+    n_percentiles, n_extremes : int, optional
+        Pixels, evenly spread, from which the percentiles of a channel and the lowest and highest pixel of an
+        image are found; by default all.
     """
 
     size: int
@@ -72,7 +72,8 @@ class FitsboltInput:
     width: tuple[float, ...] = (99.8,)
     contrast: float = 0.25
     n_samples: int = 1000
-    is_stretched_first: bool = False
+    n_percentiles: int | None = None
+    n_extremes: int | None = None
 
     min_side: ClassVar[None] = None  # files are read at their full size
 
@@ -101,17 +102,21 @@ class FitsboltInput:
             raise ConfigError("how its images were normalised is not written down as fitsbolt 0.3 does")
         if method not in _METHODS:
             raise ConfigError(f"its normalisation {method!r} is none of {', '.join(_METHODS)}")
-        side, is_stretched_first = _side(config.get("size"), size)
-        if is_stretched_first and method != _AS_IT_IS:
-            raise ConfigError(f"its images were not resized before the normalisation {method!r}")
-        _check(config, options, channels)
+        side = _side(config.get("size"), size)
+        _check(config, channels)
         zscale = options.get("zscale") or {}
         if method == "ZSCALE" and any(zscale.get(name, value) != value for name, value in _ZSCALE.items()):
             raise ConfigError(f"its zscale has other settings than {_ZSCALE}: {zscale}")
         crop = options.get("crop_for_maximum_value")
         limits = [options.get(name) for name in ("minimum_value", "maximum_value")]
-        if any(isinstance(x, bool) or not isinstance(x, int | float | None) for x in limits):
-            raise ConfigError(f"its lowest and highest pixels are no numbers: {limits}")
+        # Versions before 0.3.1 know the first by another name.
+        few = options.get("percentile_n_samples", options.get("asinh_n_samples"))
+        samples = [few, options.get("minmax_n_samples")]
+        is_odd = any(isinstance(x, bool) or not isinstance(x, int | float | None) for x in limits + samples)
+        if is_odd or any(n is not None and n < 1 for n in samples):
+            raise ConfigError(
+                f"its limits {limits}, or how many pixels they were found from, {samples}, are no numbers"
+            )
         return cls(
             size=side,
             channels=channels,
@@ -125,7 +130,8 @@ class FitsboltInput:
             width=_numbers(options.get("asinh_clip"), 99.8),
             contrast=float(zscale.get("contrast", cls.contrast)),
             n_samples=int(zscale.get("n_samples", cls.n_samples)),
-            is_stretched_first=is_stretched_first,
+            n_percentiles=None if samples[0] is None else int(samples[0]),
+            n_extremes=None if samples[1] is None else int(samples[1]),
         )
 
     @property
@@ -153,8 +159,6 @@ class FitsboltInput:
         image = self._bands(image)
         if image.dtype.kind == "f" and not np.isfinite(image).any():
             raise ValueError("no pixel is finite: all are NaN or infinite")
-        if self.is_stretched_first:
-            return _filtered(self._stretched(image), self.size)
         return self._stretched(self._resized(image))
 
     def _bands(self, image: NDArray[Any]) -> NDArray[Any]:
@@ -206,14 +210,14 @@ class FitsboltInput:
 
     def _limits(self, image: NDArray[Any]) -> tuple[float, float]:
         """Return the pixel values that become black and white, all channels together."""
-        low = float(np.nanmin(image)) if self.low is None else float(self.low)
+        low = float(np.nanmin(_sample(image, self.n_extremes))) if self.low is None else float(self.low)
         if self.high is not None:
             return low, float(self.high)
         if self.crop is not None:
             top, left = ((n - wanted) // 2 for n, wanted in zip(image.shape, self.crop, strict=False))
             if min(top, left) >= 0:
                 image = image[top : top + self.crop[0], left : left + self.crop[1]]
-        return low, float(np.nanmax(image))
+        return low, float(np.nanmax(_sample(image, self.n_extremes)))
 
     def _converted(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         low, high = self._limits(image)
@@ -230,7 +234,7 @@ class FitsboltInput:
         clipped = np.clip(_floats(image), *self._limits(image))
         n = self.channels
         softening, width = (x if len(x) == n else (x[0],) * n for x in (self.softening, self.width))
-        limits = [_percentiles(clipped[..., c], width[c]) for c in range(n)]
+        limits = [_percentiles(_sample(clipped[..., c], self.n_percentiles), width[c]) for c in range(n)]
         if len(self.softening) == len(self.width) == 1:
             limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * n
         if all(low == high for low, high in limits):
@@ -243,8 +247,8 @@ class FitsboltInput:
         return _levels(shares)
 
 
-def _side(recorded: Any, given: int | None) -> tuple[int, bool]:
-    """Return the side of the images, and whether they were resized after the normalisation."""
+def _side(recorded: Any, given: int | None) -> int:
+    """Return the side of the images."""
     if recorded is None and given is None:
         raise ConfigError(
             "it does not say how large its images were. Pass size=, the image_size of AnomalyMatch"
@@ -255,17 +259,15 @@ def _side(recorded: Any, given: int | None) -> tuple[int, bool]:
     side = sides[0]
     if isinstance(side, bool) or not isinstance(side, int) or not 8 <= side <= MAX_SIZE:  # noqa: PLR2004
         raise ConfigError(f"its images were {side!r} px large; allowed is 8 to {MAX_SIZE}")
-    return side, recorded is None
+    return side
 
 
-def _check(config: Mapping[str, Any], options: Mapping[str, Any], channels: int) -> None:
+def _check(config: Mapping[str, Any], channels: int) -> None:
     """Refuse what other images would come of than those that the model knows."""
     if np.dtype(config.get("output_dtype") or np.uint8) != np.uint8:
         raise ConfigError(f"its images were {config['output_dtype']!r} and not uint8")
     if config.get("interpolation_order", 1) != 1:
         raise ConfigError(f"its images were resized with interpolation_order={config['interpolation_order']}")
-    if any(options.get(name) is not None for name in ("percentile_n_samples", "minmax_n_samples")):
-        raise ConfigError("black and white were found from a part of the pixels (..._n_samples)")
     mix = config.get("channel_combination")
     if mix is None:
         return
@@ -298,8 +300,18 @@ def _levels(shares: NDArray[Any]) -> NDArray[np.uint8]:
     return levels
 
 
-def _percentiles(values: NDArray[Any], width: float) -> tuple[float, float]:
-    flat = values.ravel()
+def _sample(image: NDArray[Any], n: int | None) -> NDArray[Any]:
+    """Return about `n` pixels as a row, at a distance that has no factor in common with the last axis."""
+    flat = image.reshape(-1)
+    if n is None or flat.size <= n:
+        return flat
+    last, step = image.shape[-1], max(1, flat.size // n)
+    while math.gcd(step, last) > 1:  # ends: one of `last` numbers in a row is prime to it
+        step += 1
+    return flat[::step]
+
+
+def _percentiles(flat: NDArray[Any], width: float) -> tuple[float, float]:
     below = (100 - width) / 2
     ranks = [int(below / 100 * (flat.size - 1)), int((100 - below) / 100 * (flat.size - 1))]
     low, high = np.partition(flat, ranks)[ranks]
@@ -321,12 +333,3 @@ def _lines(n: int, m: int) -> NDArray[np.float32]:
     at = np.clip((np.arange(m) + 0.5) * (n / m) - 0.5, 0, n - 1)
     weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n)))
     return weights.astype(np.float32)
-
-
-def _filtered(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    from PIL import Image  # noqa: PLC0415 - import amatch_widgets must be quick
-
-    if image.shape[:2] == (side, side):
-        return np.array(image)
-    bands = [Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])]
-    return np.stack([np.array(b.resize((side, side), Image.Resampling.BILINEAR)) for b in bands], axis=2)

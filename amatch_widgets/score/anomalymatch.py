@@ -97,7 +97,14 @@ def read_model(path: Path, *, size: int | None = None) -> ForeignModel:
     try:
         image = _image(facts, size)
         classifier = _classifier(facts.get("net") or _LITE, image.channels, state)
-    except (ConfigError, TypeError, ValueError, LookupError, AttributeError) as error:  # whatever it holds
+    except (
+        ConfigError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+    ) as error:  # whatever it holds
         raise WeightsError(
             f"The model in {path.name!r} cannot be used: {error}. Its scores can be: let AnomalyMatch score "
             "the images, and pass its predictions.db to session.import_scores()."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from astropy.visualization import AsinhStretch, ImageNormalize, LogStretch, ZScaleInterval
-from PIL import Image
 
 from amatch_widgets.images.fitsbolt import FitsboltInput
 
@@ -80,10 +79,15 @@ def test_smaller_images_are_enlarged_between_the_centres_of_pixels():
     assert FitsboltInput(size=4, channels=1)(image)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
-def test_files_that_are_not_stretched_may_be_resized_with_a_filter_as_there():
-    ours = FitsboltInput(size=20, channels=3, is_stretched_first=True)(BYTES)
-    theirs = Image.fromarray(BYTES).resize((20, 20), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(ours, np.array(theirs))
+def test_limits_may_be_found_from_pixels_at_a_distance_without_a_factor_of_the_row():
+    image = np.arange(32 * 32, dtype=np.float32).reshape(32, 32, 1)
+    image[0, 0], image[0, 9] = 5000, 4000  # at a distance of 9 = 1024 // 128 + 1 both are seen
+    image[0, 8] = 9000  # and this one is not
+    whole = FitsboltInput(size=32, channels=1, method="ASINH", width=(100.0,))
+    few = FitsboltInput(size=32, channels=1, method="ASINH", width=(100.0,), n_percentiles=128)
+    assert whole(image).ravel()[[0, 8, 9]].tolist() != [255, 255, 255]
+    assert few(image).ravel()[[0, 8]].tolist() == [255, 255]
+    assert few(image)[0, 9, 0] < 255
 
 
 def test_grey_is_repeated_and_alpha_left_out():

@@ -27,8 +27,8 @@ CONFIG = {
         "log_scale_a": 1000.0,
         "asinh_scale": [0.7, 0.7, 0.7],
         "asinh_clip": [99.8, 99.8, 99.8],
-        "asinh_n_samples": None,
-        "percentile_n_samples": None,
+        "asinh_n_samples": 2000,
+        "percentile_n_samples": 2000,
         "minmax_n_samples": None,
         "zscale": {
             "n_samples": 1000,
