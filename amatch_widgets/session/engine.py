@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _SMOOTHING = 0.9  # of the rate shown while training
-_FIRST = 1_000  # images that are scored before all others; no more than a tenth of all
+_FIRST, _SHARE = 1_000, 10  # images scored before all others; at most a tenth of what is read is read twice
 
 
 class Engine:
@@ -213,7 +213,8 @@ class Engine:
         scores = np.full(n, np.nan, np.float32)
         started, n_scored, is_whole = time.perf_counter(), 0, False
         # Rising, as are those after them: sources are read from the front to the back.
-        first = np.sort(self._highest(min(_FIRST, n // 10)))
+        chunk = getattr(self._source, "chunk", 1)  # images that are unpacked together, for each of these anew
+        first = np.sort(self._highest(min(_FIRST, n // (_SHARE * chunk))))
         is_last = np.ones(n, bool)
         is_last[first] = False
         order = np.concatenate([first, np.flatnonzero(is_last)])

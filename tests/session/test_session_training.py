@@ -151,6 +151,17 @@ def test_what_ranked_highest_is_scored_first_and_told_before_the_rest(make_sessi
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize(("chunk", "n"), [(1, 6), (3, 2), (10, 0)])
+def test_the_more_images_are_unpacked_together_the_fewer_are_scored_first(make_session, chunk, n):
+    session = make_session()
+    session.source.chunk = chunk
+    asked = []
+    whole = session._engine._highest
+    session._engine._highest = lambda k: asked.append(k) or whole(k)
+    cycle(session, 1)
+    assert asked == [n]
+
+
 def test_without_a_ranking_the_order_is_that_of_the_source(session, monkeypatch):
     told = []
     monkeypatch.setattr(session._engine, "_highest", lambda _: np.empty(0, np.int64))
