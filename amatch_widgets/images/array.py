@@ -1,9 +1,7 @@
-"""Images in one array: in memory, or memory-mapped from a ``.npy`` file."""
+"""Images in one array."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,23 +14,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "channels_last", "hwc", "open_npy", "plain_pixels"]
+__all__ = ["ArraySource", "channels_last", "check_array", "hwc", "plain_pixels", "unmasked"]
 
 
 class ArraySource:
-    """Images in one array, in memory or memory-mapped.
+    """Images in one array in memory.
 
     Parameters
     ----------
     images : ndarray, shape (N, H, W) or (N, H, W, C)
-        Any boolean, integer or real dtype. It is not copied.
+        Any boolean, integer or real dtype. It is not copied. Masked pixels of a masked array are no data:
+        NaN, and 0 in arrays of 8 bits. If it is a memory map, its file must not be
+        shortened meanwhile: the operating system ends a process that reads lost pages. Open the path of a
+        ``.npy`` file instead.
     ids : sequence of str, optional
         One unique id per image; default the zero-padded position (``"000"``, ``"001"``, ...).
     name : str
         Short name for people.
-    path : path, optional
-        The ``.npy`` file behind a memory map; without it the source cannot be opened again. The file must
-        not be shortened while it is open: the operating system ends a process that reads lost pages.
 
     Raises
     ------
@@ -46,11 +44,9 @@ class ArraySource:
         *,
         ids: Iterable[str] | None = None,
         name: str = "array",
-        path: str | os.PathLike[str] | None = None,
     ) -> None:
-        _check_array(images, f"file {os.fspath(path)!r}" if path is not None else "array")
+        check_array(images, "array")
         self._images = images
-        self._path = path and os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self._own_ids = None if ids is None else check_ids(ids, len(images))
         self.name = name
         self.channels: int = images.shape[3] if images.ndim == 4 else 1  # noqa: PLR2004 - NHWC
@@ -63,19 +59,16 @@ class ArraySource:
         return f"ArraySource({self.name!r}, {self._images.shape}, {self._images.dtype})"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Pickle a memory map by its path: NumPy alone would write all the pixels."""
-        if self._path is None:
-            return _rebuild, (self._images, self._own_ids, self.name)
-        return open_npy, (Path(self._path), self._own_ids, self.name)
+        return _rebuild, (self._images, self._own_ids, self.name)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
         del min_side
         index = check_index(index, len(self))
         try:
-            image = plain_pixels(np.array(self._images[index]))
-        except OSError as exc:  # a memory map on a disk that went away
-            raise ImageReadError(self.ids[index], exc.strerror or str(exc)) from exc
+            image = plain_pixels(unmasked(self._images[index]))
+        except ValueError as exc:
+            raise ImageReadError(self.ids[index], str(exc)) from exc
         return image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
 
     def fingerprint(self) -> str:
@@ -83,25 +76,8 @@ class ArraySource:
         return hash_ids(self._own_ids or (), f"{self._images.shape} {self._images.dtype.str}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the path of the ``.npy`` file; an array in memory has none and cannot be reopened."""
-        if self._path is None:
-            return {"kind": "array"}
-        spec: dict[str, Any] = {"kind": "npy", "path": self._path}
-        if self._own_ids is not None:
-            spec["ids"] = list(self._own_ids)
-        return spec
-
-
-def open_npy(path: Path, ids: Iterable[str] | None = None, name: str | None = None) -> ArraySource:
-    """Open a ``.npy`` file as a memory map; see `ArraySource`."""
-    try:
-        images = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError) as exc:
-        raise SourceError(
-            f"{str(path)!r} cannot be opened as a .npy array: {exc}. It may be cut off, or hold Python "
-            "objects or several arrays; write one array of a numeric dtype with numpy.save."
-        ) from exc
-    return ArraySource(images, ids=ids, name=name or path.stem, path=path)
+        """Say what it is; an array in memory cannot be opened again."""
+        return {"kind": "array"}
 
 
 def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
@@ -123,6 +99,36 @@ def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
         return image.astype(kind, copy=False)
     with np.errstate(over="ignore"):
         return image.astype(np.float32, copy=False)
+
+
+def unmasked(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image as memory of its own, its masked pixels as ones without data.
+
+    Parameters
+    ----------
+    image : ndarray or masked array of any boolean, integer or real dtype, any shape
+
+    Returns
+    -------
+    ndarray, same shape
+        Where pixels are masked NaN, and float32 or float64 for it; but of 8 bits, which are shown as they are
+        and not by their range, masked pixels are 0.
+
+    Raises
+    ------
+    ValueError
+        If all pixels are masked; in plain words.
+    """
+    mask = np.ma.getmask(image)
+    pixels = np.array(np.ma.getdata(image))
+    if mask is np.ma.nomask or not mask.any():
+        return pixels
+    if mask.all():
+        raise ValueError("all its pixels are masked")
+    if pixels.dtype.itemsize > 1 and pixels.dtype.kind != "f":
+        pixels = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)  # noqa: PLR2004 - exact
+    pixels[mask] = np.nan if pixels.dtype.kind == "f" else 0
+    return pixels
 
 
 def hwc(shape: tuple[int, ...], *, limit: int | None = None) -> tuple[int, int, int]:
@@ -161,11 +167,14 @@ def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> Arra
     return ArraySource(images, ids=ids, name=name)
 
 
-def _check_array(images: NDArray[Any], what: str) -> None:
-    if isinstance(images, np.ma.MaskedArray):
-        raise SourceError(
-            f"The {what} is a masked array: its mask would be lost. Fill it first, e.g. images.filled(0)."
-        )
+def check_array(images: NDArray[Any], what: str) -> None:
+    """Refuse an array that is no set of images; `what` names it, e.g. "array".
+
+    Raises
+    ------
+    SourceError
+        If it has no image, a wrong number of dimensions or no numbers.
+    """
     found = f"The {what} has shape {images.shape} and dtype {images.dtype}"
     if images.dtype.kind not in "biuf":
         raise SourceError(

@@ -47,6 +47,9 @@ class FolderSource:
         The folder.
     name : str, optional
         Short name for people; default the folder's name.
+    mask : int or str, optional
+        Number or EXTNAME of the HDU of each FITS file that tells which pixels are bad, those where it is not
+        0; they count as NaN.
 
     Attributes
     ----------
@@ -66,7 +69,9 @@ class FolderSource:
         There are FITS files, and astropy is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, name: str | None = None, mask: int | str | None = None
+    ) -> None:
         self._root = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self.name = name or _to_id(os.path.basename(self._root)) or self._root  # noqa: PTH119 - as above
         files, self.skipped, others = _find(self._root)
@@ -74,6 +79,11 @@ class FolderSource:
             raise SourceError(_nothing_found(self._root, self.skipped, others))
         if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
             import_fits()
+        elif mask is not None:
+            raise SourceError(
+                f"mask={mask!r} is of FITS files, and there is none in {self._root!r}. Leave it out."
+            )
+        self._mask = mask
         named = sorted((_to_id(relative), relative) for relative in files)
         self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
         self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
@@ -100,7 +110,7 @@ class FolderSource:
         path = self.path_of(index)
         try:
             with path.open("rb") as file:
-                return decode(file, min_side=min_side)
+                return decode(file, min_side=min_side, mask=self._mask)
         except UnreadableError as exc:
             raise ImageReadError(self.ids[index], str(exc)) from exc.__cause__
         except OSError as exc:
@@ -140,11 +150,12 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Return a hash of all ids; the files are not opened."""
-        return hash_ids(self.ids, "folder")
+        return hash_ids(self.ids, "folder" if self._mask is None else f"folder {self._mask!r}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the folder's absolute path."""
-        return {"kind": "folder", "path": self._root}
+        """Return the folder's absolute path, and the mask if it was given."""
+        spec: dict[str, Any] = {"kind": "folder", "path": self._root}
+        return spec if self._mask is None else {**spec, "mask": self._mask}
 
     def _count_channels(self) -> int:
         for index in range(min(len(self), _TRIED)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError, WorkspaceError
-from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone
+from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone, TopScored
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.session.history import CycleRecord, History, utc_now
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _SMOOTHING = 0.9  # of the rate shown while training
+_FIRST, _SHARE = 1_000, 10  # images scored before all others; at most a tenth of what is read is read twice
 
 
 class Engine:
@@ -68,6 +69,8 @@ class Engine:
         Returns whether the images have an up; asked once there are embeddings.
     image : callable
         Returns how the images are prepared.
+    highest : callable
+        Takes a number; returns the positions of as many images that rank highest now, or of fewer.
 
     Attributes
     ----------
@@ -95,12 +98,14 @@ class Engine:
         begin: Callable[[], Start | None],
         has_up: Callable[[], bool | None],
         image: Callable[[], Preprocess],
+        highest: Callable[[int], npt.NDArray[np.int64]],
     ) -> None:
         self._config = config
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
         self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
+        self._highest = highest
         self._trainer: Trainer | None = None
         self._health = HealthMonitor(restart=config.restart)
         self.cycle, self.step = workspace.last_step()
@@ -207,9 +212,16 @@ class Engine:
         writer = self._scores.writer(cycle, n_images=n, model=f"step={trainer.step:08d}")
         scores = np.full(n, np.nan, np.float32)
         started, n_scored, is_whole = time.perf_counter(), 0, False
+        # Rising, as are those after them: sources are read from the front to the back.
+        chunk = getattr(self._source, "chunk", 1)  # images that are unpacked together, for each of these anew
+        first = np.sort(self._highest(min(_FIRST, n // (_SHARE * chunk))))
+        is_last = np.ones(n, bool)
+        is_last[first] = False
+        order = np.concatenate([first, np.flatnonzero(is_last)])
+        is_told = not len(first)
         try:
             for indices, values in score_batches(
-                trainer.average, self._pool, batch_size=self._config.score_batch
+                trainer.average, self._pool, batch_size=self._config.score_batch, indices=order
             ):
                 writer.add(indices, [ids[i] for i in indices], values)
                 scores[indices] = values
@@ -217,6 +229,10 @@ class Engine:
                 done = n_scored + len(self._pool.problems)
                 rate = done / (time.perf_counter() - started)
                 yield ScoringProgress(min(done, n), n, rate, max(n - done, 0) / rate)
+                if not is_told and is_last[indices[-1]]:
+                    is_told = True
+                    best = first[np.argsort(-scores[first], kind="stable")]  # NaN, the unreadable, last
+                    yield TopScored(cycle, tuple(ids[i] for i in best[: np.isfinite(scores[first]).sum()]))
             if not n_scored:
                 image_id, reason = next(iter(self._pool.problems.items()))
                 raise SourceError(

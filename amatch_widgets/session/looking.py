@@ -447,7 +447,7 @@ class Looking(Parts):
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred, and more.
 
         The other columns are ra and dec (ICRS, degrees, NaN where no position is known), labelled_by and
-        labelled_at.
+        labelled_at, and rank_instant and rank_deep: the ranks by each tier alone, 0 where it has no score.
 
         Raises
         ------

@@ -294,6 +294,11 @@ class Scoreboard:
 
         return self._cached("rise", (now, past), make)
 
+    def highest(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the positions of the `n` images that rank highest now, or of as many as have a score."""
+        n_scored = int(np.isfinite(self.scores).sum())
+        return self.ranking("highest", "all", Filter(), 0)[: min(n, n_scored)]
+
     def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source; ids that are not there are left out."""
         return np.array([self._index[i] for i in image_ids if i in self._index], np.int64)
@@ -327,7 +332,16 @@ class Scoreboard:
         n_scored = int(np.isfinite(scores).sum())
         ranks = np.zeros(len(scores), np.int64)
         ranks[self.ranking("highest", "all", Filter(), 0)[:n_scored]] = np.arange(1, n_scored + 1)
-        return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
+        fit, deep = self._fit, self._deep
+        return shortlist(
+            self._source,
+            scores,
+            ranks,
+            self._labels.history(),
+            chosen,
+            instant=None if fit is None else fit.scores,
+            deep=None if deep is None else deep.scores,
+        )
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""

@@ -165,6 +165,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
             image=lambda: self._manifest.image,
+            highest=self._board.highest,
         )
         self._archives = Archives(
             self.path / "archives",
@@ -182,6 +183,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             run=self._worker.ask,
         )
         self._tables: set[Path] = set()
+        self._unreadable: dict[str, str] = {}  # for a model that was imported, with the reason
         self._notices += self._tiers.open()
         if labels is not None:
             self._take_first_labels(labels)
@@ -273,7 +275,7 @@ class Session(Labelling, Looking, Exporting, Importing):
     @property
     def problems(self) -> dict[str, str]:
         """Ids of the images that could not be read, with the reason."""
-        return dict(self._pool.problems)
+        return {**self._unreadable, **self._pool.problems}
 
     @property
     def notices(self) -> tuple[str, ...]:

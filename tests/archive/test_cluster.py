@@ -17,7 +17,7 @@ from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.ranker import Model, Ranker
 from amatch_widgets.archive.run import score_missing
 from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError, StateError
-from amatch_widgets.images.array import open_npy
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.backbone import build_classifier
 
@@ -98,7 +98,7 @@ def ranker():
 def source(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
-    return open_npy(tmp_path / "images.npy")
+    return NpySource(tmp_path / "images.npy")
 
 
 def begin(folder, ranker):
@@ -188,7 +188,9 @@ def test_a_volume_that_is_gone_on_the_workers_is_told_and_nothing_is_written(loc
     parts, cycle = begin(tmp_path / "shared", ranker)
 
     with pytest.raises(SourceError, match=r"None of 30 images in a row.*the disk is gone"):
-        list(score_on_cluster(local, Gone(source._images), ranker, parts, cycle, device="cpu"))
+        list(
+            score_on_cluster(local, Gone(np.load(source.spec()["path"])), ranker, parts, cycle, device="cpu")
+        )
     assert parts.done(cycle) == []
 
 

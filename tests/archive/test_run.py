@@ -191,11 +191,11 @@ import numpy as np
 
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
-from amatch_widgets.images.array import open_npy
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.preprocess import Preprocess
 
 root, n, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-source = open_npy(root / "images.npy")
+source = NpySource(root / "images.npy")
 parts = Parts.create(root / "scores", fingerprint="ab", n_images=n, spec={}, part_rows=rows)
 cycle = parts.begin("k", "")
 score = lambda images: images[:, 0, 0, 0].astype(np.float32) / 255
