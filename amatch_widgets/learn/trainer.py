@@ -16,7 +16,7 @@ from amatch_widgets.errors import ConfigError, StateError
 from ._timm import ModelEmaV3
 from .augment import strong_view, weak_view
 from .backbone import N_CLASSES, Classifier, build_classifier
-from .chunks import backward_in_chunks, chunk_size, rows_to_learn
+from .chunks import backward_in_chunks, chunk_size, compute_in_chunks, rows_to_learn
 from .fixmatch import Lessons, PseudoLabels, fixmatch_loss, lessons, pseudo_labels
 from .inference import has_bfloat16
 from .probe import start_head
@@ -25,7 +25,7 @@ from .stages import freeze_stages
 from .start import VectorClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .config import TrainConfig
     from .feed import Feed, LabelledImages, StepImages
@@ -133,7 +133,8 @@ class Trainer:
             self.model, decay=config.ema, use_warmup=True, warmup_gamma=_WARM_UP, warmup_power=1
         )
         self.optimiser = _optimiser(self.model, config)
-        self._fits = sys.maxsize  # images that the memory is known to hold at once
+        # Images that the memory is known to hold at once, with gradient and without.
+        self._fits = self._looks = sys.maxsize
 
     @property
     def average(self) -> Classifier:
@@ -197,35 +198,60 @@ class Trainer:
 
     def _look(self, images: StepImages) -> _Views:
         """Make the views of the next step, and its pseudo-labels."""
-        is_dihedral = self.config.dihedral is not False
         generator = torch.Generator().manual_seed(self.config.seed * _AUGMENT_STREAM + self.step)
         labelled, unlabelled = self._to_device(images.labelled), self._to_device(images.unlabelled)
         n = len(labelled) + len(unlabelled)
         most = min(chunk_size(n, self._side(labelled), self.device), self._fits)
         size = None if self._mixes_images else most
-        x = [weak_view(labelled, generator, dihedral=is_dihedral)]
+        x = [self._view(weak_view, labelled, generator)]
         weak_logits = torch.empty((0, N_CLASSES), device=self.device)
         if len(unlabelled):  # there are none with unlabelled_ratio=0, or when every image has a label
-            weak_logits = self._judge(weak_view(unlabelled, generator, dihedral=is_dihedral))
+            weak_logits = self._judge(self._view(weak_view, unlabelled, generator))
         pseudo = pseudo_labels(weak_logits, self.config.threshold, kind=self.config.pseudo_labels)
         labels = torch.from_numpy(images.classes).to(self.device)
         taught = lessons(labels, pseudo, images.n_likely, **self._weights)
         rows = rows_to_learn(taught.weight[len(labels) :], len(labels), size)
         if len(rows):
-            x.append(strong_view(unlabelled, generator, dihedral=is_dihedral, rows=rows))
+            x.append(self._view(strong_view, unlabelled, generator, rows))
         return _Views(torch.cat(x), labels, pseudo, images.n_likely, taught, rows.to(self.device), size)
+
+    def _view(
+        self,
+        make: Callable[..., Tensor],
+        images: Tensor,
+        generator: torch.Generator,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Make views of some images; the same, however many at a time the memory lets it make."""
+        n, drawn = len(images if rows is None else rows), generator.get_state()
+
+        def some(part: slice) -> Tensor:
+            generator.set_state(drawn)
+            is_all = part.start == 0 and part.stop >= n
+            chosen = rows if is_all else (torch.arange(n) if rows is None else rows)[part]
+            return make(images, generator, dihedral=self.config.dihedral is not False, rows=chosen)
+
+        return self._in_chunks(some, n, n)
 
     @torch.no_grad()
     def _judge(self, x: Tensor) -> Tensor:
         """Return the logits of the EMA model; its head works in float32 in any case."""
-        parts = torch.split(x, chunk_size(len(x), self._side(x), self.device))
         # A fact about the CPU and no timing, so that a training is repeatable: 0.10 s instead of
         # 0.17 s for 80 images of 128 px through tf_efficientnet_lite0 on 2 cores.
         is_low = self.device.type == "cpu" and has_bfloat16(self.device)
+        size = chunk_size(len(x), self._side(x), self.device)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
-            features = torch.cat([self.average.features(part) for part in parts])
+            features = self._in_chunks(lambda part: self.average.features(x[part]), len(x), size)
         logits: Tensor = self.average.head(features.float())
         return logits
+
+    def _in_chunks(self, compute: Callable[[slice], Tensor], n: int, size: int) -> Tensor:
+        """Compute something of `n` images, `size` at once; less where the memory ran out once."""
+        size = min(size, self._looks)
+        found, fitted = compute_in_chunks(compute, n, size=size)
+        if fitted != size:
+            self._looks = fitted
+        return found
 
     @property
     def _weights(self) -> dict[str, float]:

@@ -355,6 +355,61 @@ def test_memory_that_ran_out_once_is_remembered(make_trainer, make_feed, monkeyp
     assert seen == [12, 6, 3, 3, 3, 3, 3, 3, 3, 3]
 
 
+def short_of_memory(compute, most, seen):
+    """Let a function that takes images, as many as `rows` tells, have memory for `most` of them."""
+
+    def short(images, *args, rows=None, **options):
+        n = len(images if rows is None else rows)
+        seen.append(n)
+        if n > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute(images, *args, rows=rows, **options)
+
+    return short
+
+
+def test_views_and_pseudo_labels_are_made_in_parts_where_the_memory_is_short(
+    make_trainer, make_feed, monkeypatch
+):
+    options = {"freeze_norm": True, "threshold": 0.5001}
+    whole = make_trainer(**options)
+    wanted = run(whole, make_feed(whole.config), 2)
+    seen = {name: [] for name in ("weak_view", "strong_view", "features")}
+    for name in ("weak_view", "strong_view"):
+        short = short_of_memory(getattr(trainer_module, name), 3, seen[name])
+        monkeypatch.setattr(trainer_module, name, short)
+    trainer = make_trainer(**options)
+    features = trainer.average.features
+    short = short_of_memory(lambda x, rows: features(x), 2, seen["features"])
+    monkeypatch.setattr(trainer.average, "features", short)
+    records = run(trainer, make_feed(trainer.config), 2)
+    assert [r.loss for r in records] == pytest.approx([r.loss for r in wanted], rel=1e-4)
+    assert [r.share_above for r in records] == [r.share_above for r in wanted]
+    assert seen["weak_view"][:3] == [4, 2, 2]  # the labelled ones; later all are made by two
+    assert max(seen["weak_view"][1:] + seen["strong_view"] + seen["features"]) == 2
+
+
+def test_views_made_in_parts_are_the_same_to_the_bit(make_trainer, images):
+    trainer = make_trainer(freeze_norm=True)
+    trainer._train_mode()
+    whole = trainer._look(images)
+    trainer._looks = 3
+    torch.testing.assert_close(trainer._look(images).x, whole.x, rtol=0, atol=0)
+
+
+def test_a_model_that_has_to_see_all_images_at_once_says_so_where_the_memory_is_short(
+    make_trainer, make_feed
+):
+    trainer = make_trainer(freeze_norm=False)
+
+    def be_short(_module, _given):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.model.register_forward_pre_hook(be_short)
+    with pytest.raises(MemoryError, match=r"12 images of a training step at once.*freeze_norm=True"):
+        run(trainer, make_feed(trainer.config), 1)
+
+
 def test_the_distance_of_the_models_is_measured_now_and_then(make_trainer, make_feed, monkeypatch):
     monkeypatch.setattr(trainer_module, "_COMPARE_EVERY", 2)
     trainer = make_trainer(ema=0.9)
