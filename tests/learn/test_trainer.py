@@ -9,10 +9,14 @@ import threading
 import pytest
 import torch
 
+from amatch_widgets.demo import sky
 from amatch_widgets.errors import ConfigError, StateError, TooFewLabelsError, WeightsError
+from amatch_widgets.images.pixels import PixelPool
+from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn import chunks as chunks_module
 from amatch_widgets.learn import trainer as trainer_module
 from amatch_widgets.learn.augment import to_float
+from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.trainer import Trainer, choose_device
 
 
@@ -191,6 +195,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(make_traine
         results.append(weights_of(trainer.average))
     assert are_equal(results[0], results[1])
     assert not are_equal(results[0], results[2])
+
+
+def test_images_that_do_not_fit_the_memory_train_the_same_model(make_trainer):
+    source, labels = sky(40, size=32, prevalence=0.25), {i: int(i % 4 == 0) for i in range(16)}
+    results = []
+    for n_kept in (40, 3, 0):
+        pool = PixelPool(source, Preprocess(size=32), budget_bytes=n_kept * 32 * 32 * 3)
+        trainer = make_trainer()
+        feed = Feed(pool, len(pool), lambda: (1, labels), batch=4, n_unlabelled=8, seed=0)
+        run(trainer, feed, 4)
+        assert pool.n_cached <= n_kept
+        results.append(weights_of(trainer.average))
+    assert are_equal(results[0], results[1])
+    assert are_equal(results[0], results[2])
 
 
 def test_the_global_random_state_is_not_touched(make_trainer, make_feed):
