@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from amatch_widgets.errors import ConfigError, StateError
 
 from ._timm import ModelEmaV3
-from .augment import strong_view, weak_view
+from .augment import strong_view, to_float, weak_view
 from .backbone import N_CLASSES, Classifier, build_classifier
 from .chunks import backward_in_chunks, chunk_size, compute_in_chunks, rows_to_learn
 from .fixmatch import Lessons, PseudoLabels, fixmatch_loss, lessons, pseudo_labels
@@ -120,6 +120,7 @@ class Trainer:
         self.step = self.cycle = 0
         self.anchor: Anchor | None = None
         self._begun = 0  # the step at which the weights were the pretrained ones
+        self._example: Tensor | None = None  # two images, to see what the weights make of them
         self._build("random" if is_blank else config.weights)
 
     def _build(self, weights: str | None) -> None:
@@ -161,9 +162,10 @@ class Trainer:
         TooFewLabelsError
             If a class has no label.
         StateError
-            If the loss is not finite.
+            If the loss, or the gradient that the weights have followed, is not finite.
         """
         labelled = feed.labelled()
+        self._example = to_float(self._to_device(labelled.images[:2]))
         if self.step and self.config.restart:
             self.shape = self.start.shape if self.start else None
             self._build(self.config.weights)
@@ -189,6 +191,27 @@ class Trainer:
                 yield self._record(measured.tolist(), started)
         finally:
             images.close()  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """See whether the model is fit to be kept; this waits for a GPU.
+
+        Raises
+        ------
+        StateError
+            If its weights, or the scores that they give, are not finite.
+        """
+        found = [*self.model.state_dict().values(), *self.average.state_dict().values()]
+        if self._example is not None:
+            found.append(self._judge(self._example))
+        if not torch.stack([value.isfinite().all() for value in found]).all():
+            raise self._diverged(f"the weights after step {self.step}, or their scores, are not finite")
+
+    def _diverged(self, what: str) -> StateError:
+        return StateError(
+            f"The training diverged: {what}. The last checkpoint is kept. Train with a learning_rate smaller "
+            f"than {_learning_rate(self.config):g}."
+        )
 
     def _start_head(self, labelled: LabelledImages) -> None:
         if self.start is not None and isinstance(self.model, VectorClassifier):
@@ -269,7 +292,8 @@ class Trainer:
         found, size = backward_in_chunks(
             self.model, views.x, taught.target[kept], taught.weight[kept], size=views.size
         )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip, foreach=True)
+        clip = self.config.gradient_clip
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), clip, foreach=True)
         if self.anchor is not None:
             self.anchor.pull(self.model, self.config.l2_sp)
         self.optimiser.step()
@@ -287,16 +311,14 @@ class Trainer:
                 sure.float().mean().nan_to_num(0.0),  # of no image
                 (sure & (likelier == 1)).sum().float(),
                 (sure & (likelier == 0)).sum().float(),
+                length,
             ]
         )
 
     def _record(self, values: list[float], started: float) -> StepRecord:
-        if not math.isfinite(values[0]):
-            raise StateError(
-                f"The training diverged: the loss of step {self.step} is {values[0]}. The last "
-                "checkpoint is kept. Train with a learning_rate smaller than "
-                f"{_learning_rate(self.config):g}."
-            )
+        for name, value in (("loss", values[0]), ("gradient", values[6])):
+            if not math.isfinite(value):
+                raise self._diverged(f"the {name} of step {self.step} is {value}")
         return StepRecord(
             step=self.step,
             cycle=self.cycle,

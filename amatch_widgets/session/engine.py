@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError, WorkspaceError
+from amatch_widgets.errors import NotTrainedError, SourceError, StateError, TooFewLabelsError, WorkspaceError
 from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.health import HealthMonitor
@@ -171,8 +171,7 @@ class Engine:
             self._save(trainer)
             raise
         except Exception:
-            self._trainer = None  # the next job goes on from the last checkpoint
-            self.cycle, self.step = self._workspace.last_step()
+            self._drop_model()
             raise
         finally:
             _give_memory_back()
@@ -267,11 +266,21 @@ class Engine:
         self._trainer.start = start
         return self._trainer
 
+    def _drop_model(self) -> None:
+        """Let the next job go on from the last checkpoint."""
+        self._trainer = None
+        self.cycle, self.step = self._workspace.last_step()
+
     def _save(self, trainer: Trainer) -> None:
         from amatch_widgets.learn.checkpoint import save_checkpoint  # noqa: PLC0415 (imports torch)
 
         if trainer.step == self._saved_step:
             return
+        try:
+            trainer.check()
+        except StateError:
+            self._drop_model()
+            raise
         version, labels = self._training_labels()
         details = {
             "labels": {"version": version, "n": len(labels)},

@@ -186,6 +186,30 @@ def test_a_training_that_diverges_says_so_and_what_to_do(make_trainer, make_feed
         run(trainer, make_feed(trainer.config), 20)
 
 
+def test_a_gradient_that_is_not_finite_ends_the_training_as_its_loss_does(make_trainer, make_feed):
+    trainer = make_trainer()
+    steps = trainer.steps(3, make_feed(trainer.config))
+    next(steps)
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(StateError, match=r"gradient of step 2 is (nan|inf)"):
+        next(steps)
+
+
+@pytest.mark.parametrize(("weight_decay", "is_finite"), [(1e10, False), (0, True)], ids=["weights", "scores"])
+def test_weights_that_an_update_spoilt_are_told_from_sound_ones(
+    make_trainer, make_feed, weight_decay, is_finite
+):
+    sound = make_trainer()
+    run(sound, make_feed(sound.config), 1)
+    sound.check()
+    spoilt = make_trainer(learning_rate=1e38, weight_decay=weight_decay)
+    (record,) = run(spoilt, make_feed(spoilt.config), 1)
+    assert math.isfinite(record.loss)  # it is that of the weights before
+    assert all(value.isfinite().all() for value in spoilt.average.state_dict().values()) == is_finite
+    with pytest.raises(StateError, match="weights after step 1, or their scores, are not finite"):
+        spoilt.check()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(make_trainer, make_feed):
     results = []
     for seed in (1, 1, 2):
