@@ -42,8 +42,9 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         Its folder exists.
     trainer : Trainer
     details : dict
-        JSON-able; comes back from `read_details` with "step", "cycle", "backbone", "channels",
-        "vectors" (None, or what `VectorShape` takes) and "anchored" (None, or the anchor's cycle) added.
+        JSON-able; comes back from `read_details` with "step", "cycle", "end", "begun", "backbone",
+        "channels", "vectors" (None, or what `VectorShape` takes) and "anchored" (None, or the anchor's
+        cycle) added.
 
     Raises
     ------
@@ -60,6 +61,8 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         "format": _FORMAT,
         "step": trainer.step,
         "cycle": trainer.cycle,
+        "end": trainer.end,
+        "begun": trainer.begun,
         "backbone": trainer.config.backbone,
         "channels": trainer.channels,
         "vectors": asdict(trainer.shape) if trainer.shape else None,
@@ -130,6 +133,8 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         _load_momentum(trainer, parts["momentum"], has_numbers=details["format"] == 1)
         _load_anchor(trainer, parts["anchor"], details.get("anchored"))
         trainer.step, trainer.cycle = details["step"], details["cycle"]
+        trainer.end = details.get("end") or trainer.step  # older files do not say
+        trainer.begun = details.get("begun") or 0
     except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -96,6 +96,10 @@ class Trainer:
         The trained weights, and their moving average, which scores.
     step, cycle : int
         Done so far.
+    end : int
+        Step at which the cycle under way ends; `step` where none is.
+    begun : int
+        Step at which the weights were the pretrained ones.
     start : Start or None
         Where a cycle begins that does not go on from the last one.
     anchor : Anchor or None
@@ -117,9 +121,9 @@ class Trainer:
         self.config, self.channels, self.shape = config, channels, shape
         self.start: Start | None = None
         self.device = choose_device(config.device)
-        self.step = self.cycle = 0
+        self.step = self.cycle = self.end = 0
         self.anchor: Anchor | None = None
-        self._begun = 0  # the step at which the weights were the pretrained ones
+        self.begun = 0
         self._example: Tensor | None = None  # two images, to see what the weights make of them
         self._build("random" if is_blank else config.weights)
 
@@ -144,9 +148,10 @@ class Trainer:
         return average
 
     def steps(self, n: int, feed: Feed) -> Iterator[StepRecord]:
-        """Train a cycle of `n` steps, yielding after each.
+        """Train a cycle of `n` steps, or `n` more of the cycle that is under way, yielding after each.
 
-        Closing the iterator ends the cycle after the present step; the model is kept.
+        Closing the iterator breaks the cycle off after the present step; the model is kept, and the
+        next call goes on with it unless `end` is set to `step`.
 
         Parameters
         ----------
@@ -166,18 +171,10 @@ class Trainer:
         """
         labelled = feed.labelled()
         self._example = to_float(self._to_device(labelled.images[:2]))
-        if self.step and self.config.restart:
-            self.shape = self.start.shape if self.start else None
-            self._build(self.config.weights)
-        if not self.step or self.config.restart:
-            self._begun = self.step
-            self._start_head(labelled)
-            self._ema.set(self.model)  # type: ignore[no-untyped-call]
+        if self.end <= self.step:
+            self._begin_cycle(labelled)
+        self.end = self.step + n
         self._train_mode()
-        self.cycle += 1
-        if self.config.l2_sp and (self.anchor is None or self.anchor.cycle != self.cycle):
-            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            self.anchor = Anchor(self.cycle, {name: p.detach().clone() for name, p in trained.items()})
         images = feed.steps(self.step)
         views: _Views | None = None
         try:
@@ -191,6 +188,20 @@ class Trainer:
                 yield self._record(measured.tolist(), started)
         finally:
             images.close()  # type: ignore[attr-defined]
+
+    def _begin_cycle(self, labelled: LabelledImages) -> None:
+        if self.step and self.config.restart:
+            self.shape = self.start.shape if self.start else None
+            self._build(self.config.weights)
+        if not self.step or self.config.restart:
+            self.begun = self.step
+            self._start_head(labelled)
+            self._ema.set(self.model)  # type: ignore[no-untyped-call]
+        self.cycle += 1
+        self.anchor = None
+        if self.config.l2_sp:
+            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+            self.anchor = Anchor(self.cycle, {name: p.detach().clone() for name, p in trained.items()})
 
     @torch.no_grad()
     def check(self) -> None:
@@ -297,7 +308,7 @@ class Trainer:
         if self.anchor is not None:
             self.anchor.pull(self.model, self.config.l2_sp)
         self.optimiser.step()
-        self._ema.update(self.model, step=self.step - self._begun + 2)  # at its step 1 timm copies
+        self._ema.update(self.model, step=self.step - self.begun + 2)  # at its step 1 timm copies
         if size != views.size and size is not None:
             self._fits = size
         predictions = torch.zeros_like(taught.target).index_copy(0, kept, found)

@@ -106,8 +106,13 @@ class Engine:
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
-    def train(self, steps: int) -> Iterator[Event]:
-        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is."""
+    def train(self, steps: int | None, is_over: Callable[[], bool]) -> Iterator[Event]:
+        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is.
+
+        A cycle that was broken off goes on, for `steps` steps or those that are left of it; else a
+        new one of `steps` steps or as many as usual begins. Closed while `is_over` says so, the
+        cycle has ended, and the next one will be new.
+        """
         try:
             yield from self.embed()
         except WorkspaceError as error:  # no room for the embeddings is no reason not to train
@@ -124,6 +129,14 @@ class Engine:
             likely=start.likely if start else None,
             likely_share=self._config.likely_share,
         )
+        left = trainer.end - trainer.step
+        steps = steps or left or self._config.steps
+        if left:
+            yield Message(
+                "info",
+                f"Cycle {trainer.cycle} was broken off at step {trainer.step}, {left} before its end. It "
+                f"goes on for {steps} steps, with the labels there are now.",
+            )
         started, seconds = time.perf_counter(), 0.0
         with contextlib.closing(self._steps(trainer, steps, feed)) as records:
             for done, record in enumerate(records, start=1):
@@ -137,6 +150,8 @@ class Engine:
                     for alarm in self._health.step(record):
                         yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
                 except GeneratorExit:  # stop() or close()
+                    if is_over():
+                        trainer.end = trainer.step
                     self._save(trainer)
                     raise
                 if record.step % self._config.checkpoint_every == 0:
@@ -262,6 +277,8 @@ class Engine:
             trainer = Trainer(config, image.channels, is_blank=bool(checkpoints), shape=shape)
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
+                if details.get("train") != self._config.to_dict():
+                    trainer.end = trainer.step  # a cycle does not go on with other options
             self._trainer, self._saved_step = trainer, trainer.step
         self._trainer.start = start
         return self._trainer
@@ -285,6 +302,7 @@ class Engine:
         details = {
             "labels": {"version": version, "n": len(labels)},
             "image": self._image().to_dict(),
+            "train": self._config.to_dict(),
             "time": utc_now(),
         }
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
