@@ -21,7 +21,7 @@ from torch import Tensor
 
 from amatch_widgets.errors import WorkspaceError
 
-from .trainer import Anchor
+from .anchor import Anchor
 
 if TYPE_CHECKING:
     from pathlib import Path

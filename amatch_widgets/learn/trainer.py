@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from amatch_widgets.errors import ConfigError, StateError
 
 from ._timm import ModelEmaV3
+from .anchor import Anchor
 from .augment import strong_view, to_float, weak_view
 from .backbone import N_CLASSES, Classifier, build_classifier
 from .chunks import backward_in_chunks, chunk_size, compute_in_chunks, rows_to_learn
 from .fixmatch import Lessons, PseudoLabels, fixmatch_loss, lessons, pseudo_labels
 from .inference import has_bfloat16
+from .measure import OnItsWay, measure
 from .probe import start_head
 from .records import StepRecord
 from .stages import freeze_stages
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from .feed import Feed, LabelledImages, StepImages
     from .start import Start, VectorShape
 
-__all__ = ["Anchor", "Trainer", "choose_device"]
+__all__ = ["Trainer", "choose_device"]
 
 _AUGMENT_STREAM = 2_000_003  # a prime apart from the feed's streams
 _RATE_WITHOUT_UP, _RATE_WITH_UP = 1e-3, 2e-4  # of galaxies and of photographs; see TrainConfig
@@ -54,21 +56,6 @@ class _Views:
     lessons: Lessons
     rows: Tensor
     size: int | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Anchor:
-    """The trained weights as they were when a cycle began, by name; see ``TrainConfig.l2_sp``."""
-
-    cycle: int
-    weights: dict[str, Tensor]
-
-    @torch.no_grad()
-    def pull(self, model: nn.Module, strength: float) -> None:
-        """Add the gradient of ``strength / 2 * |weights - anchor|^2``; what has no gradient stays."""
-        pairs = [(p, self.weights[name]) for name, p in model.named_parameters() if p.grad is not None]
-        now, then = map(list, zip(*pairs, strict=True))
-        torch._foreach_add_([p.grad for p in now], torch._foreach_sub(now, then), alpha=strength)  # noqa: SLF001 (as timm and torch.optim do: one kernel for all)
 
 
 class Trainer:
@@ -124,6 +111,7 @@ class Trainer:
         self.step = self.cycle = self.end = 0
         self.anchor: Anchor | None = None
         self.begun = 0
+        self._meant: float | None = None  # of the step that begins from the pretrained weights
         self._example: Tensor | None = None  # two images, to see what the weights make of them
         self._build("random" if is_blank else config.weights)
 
@@ -180,12 +168,12 @@ class Trainer:
         try:
             for i in range(n):
                 started = time.perf_counter()
-                measured = _OnItsWay(self._learn(views or self._look(next(images))))
+                measured = OnItsWay(self._learn(views or self._look(next(images))))
                 self.step += 1
                 # A GPU makes the next views while the host waits for the numbers of this step.
                 is_ahead = self.device.type == "cuda" and i + 1 < n
                 views = self._look(next(images)) if is_ahead else None
-                yield self._record(measured.tolist(), started)
+                yield self._record(measured.get(), started)
         finally:
             images.close()  # type: ignore[attr-defined]
 
@@ -195,13 +183,12 @@ class Trainer:
             self._build(self.config.weights)
         if not self.step or self.config.restart:
             self.begun = self.step
-            self._start_head(labelled)
+            self._meant = self._start_head(labelled)
             self._ema.set(self.model)  # type: ignore[no-untyped-call]
         self.cycle += 1
         self.anchor = None
         if self.config.l2_sp:
-            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            self.anchor = Anchor(self.cycle, {name: p.detach().clone() for name, p in trained.items()})
+            self.anchor = Anchor.at(self.model, self.cycle)
 
     @torch.no_grad()
     def check(self) -> None:
@@ -224,11 +211,13 @@ class Trainer:
             f"than {_learning_rate(self.config):g}."
         )
 
-    def _start_head(self, labelled: LabelledImages) -> None:
+    def _start_head(self, labelled: LabelledImages) -> float:
+        """Set the head; return how many images it is meant to be sure of, see ``StepRecord.meant``."""
         if self.start is not None and isinstance(self.model, VectorClassifier):
             self.model.begin(self.start)
-        else:
-            start_head(self.model, labelled)
+            return self.start.share_sure(self.config.threshold)
+        start_head(self.model, labelled)
+        return 0.0
 
     def _look(self, images: StepImages) -> _Views:
         """Make the views of the next step, and its pseudo-labels."""
@@ -313,34 +302,20 @@ class Trainer:
             self._fits = size
         predictions = torch.zeros_like(taught.target).index_copy(0, kept, found)
         loss = fixmatch_loss(predictions, views.labels, pseudo, views.n_likely, **self._weights)
-        sure, likelier = pseudo.is_sure, pseudo.target.argmax(1)
-        return torch.stack(
-            [
-                loss.total,
-                loss.supervised,
-                loss.unsupervised,
-                sure.float().mean().nan_to_num(0.0),  # of no image
-                (sure & (likelier == 1)).sum().float(),
-                (sure & (likelier == 0)).sum().float(),
-                length,
-            ]
-        )
+        known = predictions[:n_labelled]
+        return measure(loss, known, views.labels, pseudo, n_likely=views.n_likely, gradient=length)
 
-    def _record(self, values: list[float], started: float) -> StepRecord:
-        for name, value in (("loss", values[0]), ("gradient", values[6])):
+    def _record(self, measured: dict[str, Any], started: float) -> StepRecord:
+        for name, value in (("loss", measured["loss"]), ("gradient", measured.pop("gradient"))):
             if not math.isfinite(value):
                 raise self._diverged(f"the {name} of step {self.step} is {value}")
         return StepRecord(
             step=self.step,
             cycle=self.cycle,
-            loss=values[0],
-            supervised=values[1],
-            unsupervised=values[2],
-            share_above=values[3],
-            n_anomaly=int(values[4]),
-            n_normal=int(values[5]),
+            meant=self._meant if self.step == self.begun + 1 else None,
             distance=None if self.step % _COMPARE_EVERY else self._distance(),
             seconds=time.perf_counter() - started,
+            **measured,
         )
 
     def _distance(self) -> float:
@@ -363,23 +338,6 @@ class Trainer:
         if self.device.type == "cuda":
             x = x.pin_memory()  # else the copy waits for what the GPU does
         return x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-
-
-class _OnItsWay:
-    """Numbers that a GPU has still to compute; asking for them waits for them and nothing later."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values, self._there = values, None
-        if values.is_cuda:
-            self._values = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._there.record(torch.cuda.current_stream(values.device))
-
-    def tolist(self) -> list[float]:
-        if self._there is not None:
-            self._there.synchronize()
-        values: list[float] = self._values.tolist()
-        return values
 
 
 def choose_device(name: str) -> torch.device:

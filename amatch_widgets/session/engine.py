@@ -102,7 +102,8 @@ class Engine:
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
         self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
         self._trainer: Trainer | None = None
-        self._health = HealthMonitor(restart=config.restart)
+        self._health = HealthMonitor()
+        history.tell(self._health)
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
@@ -165,6 +166,7 @@ class Engine:
                 cycle=trainer.cycle,
                 step=trainer.step,
                 metrics=outcome.metrics,
+                alone=outcome.alone,
                 n_anomalies=counts["anomaly"],
                 n_normals=counts["normal"],
                 train_s=train_s,

@@ -12,7 +12,7 @@ from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_
 from amatch_widgets.learn.embed import Embedder, Projection
 from amatch_widgets.learn.start import Start, VectorClassifier, VectorShape
 from amatch_widgets.learn.trainer import Trainer
-from amatch_widgets.query.head import InstantHead
+from amatch_widgets.query.head import InstantHead, logit_of
 from amatch_widgets.score.scorer import score_batches
 
 SIDE = 48  # the images of the pool have 32
@@ -32,7 +32,7 @@ def fit_and_start(images):
     projection = Projection.fit(raw, embedder.blocks, seed=0)
     head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), bool))
     fit = head.fit({0: 1, 4: 1, 1: 0, 2: 0})
-    return fit, Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]))
+    return fit, Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]), logit_of(fit.scores))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_average_begins_as_the_start_and_soon_follows(make, make_feed, start
 def test_a_restart_takes_the_newest_start(make, make_feed, start):
     trainer = make(restart=True, learning_rate=1e-12)
     list(trainer.steps(1, make_feed(trainer.config)))
-    newer = Start(start.projection, SIDE, 1, start.weights[::-1].copy(), 0.5, start.likely)
+    newer = Start(start.projection, SIDE, 1, start.weights[::-1].copy(), 0.5, start.likely, start.logits)
     trainer.start = newer
     list(trainer.steps(1, make_feed(trainer.config)))
     np.testing.assert_allclose(trainer.model.head.weight.diff(dim=0)[0].detach(), newer.weights, atol=1e-6)
@@ -144,7 +144,7 @@ def test_a_training_resumed_from_its_checkpoint_goes_on_to_the_bit(make, make_fe
 @pytest.mark.parametrize("n_views", [1, 4])
 def test_scores_are_the_mean_over_the_views(start, small_pool, images, n_views, monkeypatch):
     monkeypatch.setattr("amatch_widgets.learn.inference.has_bfloat16", lambda device: False)
-    several = Start(start.projection, SIDE, n_views, start.weights, start.bias, start.likely)
+    several = Start(start.projection, SIDE, n_views, start.weights, start.bias, start.likely, start.logits)
     model = VectorClassifier(build_classifier("test_resnet", weights="random"), several.shape)
     model.begin(several)
     indices, scores = next(iter(score_batches(model, small_pool, batch_size=64)))

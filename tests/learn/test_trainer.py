@@ -15,6 +15,7 @@ from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn import chunks as chunks_module
 from amatch_widgets.learn import trainer as trainer_module
+from amatch_widgets.learn.anchor import Anchor
 from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.trainer import Trainer, choose_device
@@ -45,6 +46,10 @@ def test_a_step_tells_what_it_measured(make_trainer, make_feed):
         assert 0 <= n_above <= 8  # the unlabelled images of a step
         assert n_above == 0 or r.share_above >= n_above / 8 - 1e-6  # labelled ones are left out
         assert r.seconds > 0
+        assert r.spread > 0
+        assert r.right in (0, 0.5, 1)  # of two images of each class
+        assert r.sure_random == r.share_above  # all are random ones
+        assert (r.meant == 0) == (r.step == 1)
     assert trainer.step == 3
     assert trainer.cycle == 1
 
@@ -282,7 +287,7 @@ def test_a_long_gradient_is_cut_to_the_length_allowed(make_trainer, make_feed, m
 def test_the_anchor_pulls_each_weight_back_to_where_the_cycle_began():
     model = torch.nn.Linear(2, 1)
     model.weight.data = torch.tensor([[1.0, -2.0]])
-    anchor = trainer_module.Anchor(1, {"weight": torch.tensor([[0.5, -2.0]]), "bias": torch.zeros(1)})
+    anchor = Anchor(1, {"weight": torch.tensor([[0.5, -2.0]]), "bias": torch.zeros(1)})
     model.weight.grad = torch.tensor([[0.1, 0.2]])
     anchor.pull(model, 3.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[1.6, 0.2]]))  # 0.1 + 3 (1 - 0.5)

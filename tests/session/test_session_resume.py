@@ -108,10 +108,11 @@ def test_a_cycle_goes_on_with_the_labels_that_came_meanwhile_and_the_steps_asked
     pause_at(closed, 3)
     closed.close()
     with Session.open(closed.path) as again:
-        new = next(i for i in SKY.ids if again.labels.get(i) is None)
-        again.label({new: SKY.truth[new]})
+        again.label({i: SKY.truth[i] for i in SKY.ids[20:40]})
         cycle(again, 1)
         assert (again.step, again.cycle, again.scores_cycle) == (4, 2, 2)
+        _, labels = again._learnable()
+        assert again._tiers._evidence.learnt_of(2) == set(labels)
         cycle(again, 1)
         assert again.cycle == 3
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amatch_widgets.errors import ConfigError, NotTrainedError, SourceError, StateError, TooFewLabelsError
-from amatch_widgets.events import CycleDone, Failed, HealthAlarm, ScoresChanged, ScoringProgress, StepDone
+from amatch_widgets.events import CycleDone, Failed, ScoresChanged, ScoringProgress, StepDone
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session import Session
@@ -131,16 +131,6 @@ def test_scores_cannot_be_written_to(session):
         with pytest.raises(ValueError, match="read-only"):
             session.ranking()[0] = 1
         cycle(session, 1)
-
-
-def test_an_alarm_of_the_training_is_told_once_a_cycle(make_session):
-    session = make_session(threshold=0.501)  # nearly every guess counts as sure
-    told = []
-    session.hub.subscribe(told.append)
-    cycle(session, 3)
-    (alarm,) = [e for e in told if isinstance(e, HealthAlarm) and e.kind == "head_trap"]
-    assert "step 1" in alarm.text or "first step" in alarm.text
-    assert alarm.advice
 
 
 # ---- stop, pause, what happens meanwhile ------------------------------------------------------
