@@ -10,6 +10,7 @@ from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.backbone import build_classifier
 from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
 from amatch_widgets.learn.embed import Embedder, Projection
+from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.learn.start import Start, VectorClassifier, VectorShape
 from amatch_widgets.learn.trainer import Trainer
 from amatch_widgets.query.head import InstantHead, logit_of
@@ -152,3 +153,61 @@ def test_scores_are_the_mean_over_the_views(start, small_pool, images, n_views, 
     turned = [np.ascontiguousarray(np.rot90(images, k, (1, 2))) for k in range(n_views)]
     wanted = np.mean([logits(model, t) for t in turned], 0)
     np.testing.assert_allclose(np.log(scores / (1 - scores)), wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def lite(images):
+    """Give the instant tier's start for the default network."""
+    embedder = Embedder(build_classifier("tf_efficientnet_lite0"), side=SIDE, n_views=1, precision="float32")
+    raw = embedder.raw(images)
+    projection = Projection.fit(raw, embedder.blocks, seed=0)
+    head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), bool))
+    fit = head.fit({0: 1, 4: 1, 1: 0, 2: 0})
+    return Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]), logit_of(fit.scores))
+
+
+def first_step(light, make_feed, start, scale=1):
+    """Train the default network for a step on 24 unlabelled images, all of them random."""
+    options = {"backbone": "tf_efficientnet_lite0", "weights": None, "freeze_norm": True}
+    config = light(batch=4, unlabelled_ratio=6, **options)
+    trainer = Trainer(config, 3, shape=start and start.shape)
+    trainer.start = start
+    with pytest.MonkeyPatch.context() as patch:
+        start_head = Trainer._start_head
+
+        def scaled(self, labelled):
+            meant = start_head(self, labelled)
+            with torch.no_grad():
+                self.model.head.weight.mul_(scale)
+                self.model.head.bias.mul_(scale)
+            return meant
+
+        patch.setattr(Trainer, "_start_head", scaled)
+        return next(trainer.steps(1, make_feed(config)))
+
+
+# The share that is meant: of random unlabelled images, judged by the averaged model before anything was
+# learnt, those for which a class has a probability of 95 % or more.
+
+
+def test_from_a_probe_the_default_network_is_sure_of_no_random_image_at_the_first_step(light, make_feed):
+    record = first_step(light, make_feed, None)
+    assert record.sure_random == record.meant == 0
+    assert not HealthMonitor().step(record)
+
+
+def test_from_the_instant_tier_the_default_network_is_as_sure_as_the_scores_it_starts_from(
+    light, make_feed, lite
+):
+    record = first_step(light, make_feed, lite)
+    assert record.meant == pytest.approx(np.mean(np.abs(lite.logits) >= np.log(0.95 / 0.05)))
+    assert 0 < record.meant < 0.6
+    assert abs(record.sure_random - record.meant) < 0.3  # of 24 images, flipped and shifted
+    assert not HealthMonitor().step(record)
+
+
+@pytest.mark.parametrize("is_probe", [True, False])
+def test_a_head_that_is_far_too_large_is_the_trap(light, make_feed, lite, is_probe):
+    record = first_step(light, make_feed, None if is_probe else lite, scale=1000)
+    assert record.sure_random > 0.95
+    assert [alarm.kind for alarm in HealthMonitor().step(record)] == ["head_trap"]
