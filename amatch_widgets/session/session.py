@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from amatch_widgets import demo
-from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError
+from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError, StateError
 from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
@@ -351,9 +351,13 @@ class Session(Labelling, Looking, Exporting, Importing):
         steps = None if steps is None else TrainConfig(steps=steps).steps
         check_both_classes(self._learnable()[1].values())
         self._give_up_embedding()  # what is left of it is the first part of the training
-        stopped = threading.Event()
-        self._worker.start("train", lambda: self._engine.train(steps, stopped.is_set))
-        self._stopped = stopped
+        before, self._stopped = self._stopped, threading.Event()
+        is_over = self._stopped.is_set
+        try:
+            self._worker.start("train", lambda: self._engine.train(steps, is_over))
+        except StateError:
+            self._stopped = before  # of the job that goes on
+            raise
 
     def score(self, archive: object = None, *, path: str | Path | None = None, client: object = None) -> None:
         """Score all images with the model that is there, or others with what ranks now; returns at once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amatch_widgets.errors import StateError
 from amatch_widgets.events import Message
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session import Session
@@ -88,6 +89,8 @@ def test_a_cycle_broken_off_by_close_goes_on_when_the_session_is_opened_again(tw
 def test_a_cycle_that_was_stopped_has_ended_in_the_session_and_after_it(two):
     _, stopped = two
     pause_at(stopped, 4)
+    with pytest.raises(StateError, match="paused"):
+        stopped.train()  # refused, and changes nothing
     stopped.stop()
     stopped.wait(WAIT_S)
     assert (stopped.step, stopped.cycle) == (4, 2)
