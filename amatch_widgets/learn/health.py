@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Alarm", "HealthMonitor"]
 
 # Share of random images that are sure in a first step: healthy is 0 for a linear probe. The instant tier,
-# whose scores are no probabilities, means 20 to 50 % to be; where it means far more it is no trap.
+# whose scores are no probabilities, means up to half of them to be; where it means far more it is no trap.
 _NEARLY_ALL, _MOST_MEANT = 0.95, 0.7
 _PATIENCE = 25  # steps in a row
 # Share of the images that one class takes while the other gets none. Where anomalies are rare that is

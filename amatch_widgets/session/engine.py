@@ -135,8 +135,8 @@ class Engine:
         if left:
             yield Message(
                 "info",
-                f"Cycle {trainer.cycle} was broken off at step {trainer.step}, {left} before its end. It "
-                f"goes on for {steps} steps, with the labels there are now.",
+                f"{_broken_off(trainer.cycle, trainer.step, left)} It goes on for {steps} steps, with the "
+                "labels there are now.",
             )
         started, seconds = time.perf_counter(), 0.0
         with contextlib.closing(self._steps(trainer, steps, feed)) as records:
@@ -179,6 +179,21 @@ class Engine:
         for alarm in self._health.cycle(outcome.alone.auroc):
             yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
         yield CycleDone(trainer.cycle)
+
+    def broken_off(self) -> list[str]:
+        """Say which cycle the next training goes on with, by the last checkpoint; none if it begins one."""
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
+
+        checkpoints = self._workspace.checkpoints()
+        try:
+            details = read_details(checkpoints[-1]) if checkpoints else {}
+        except WorkspaceError:
+            return []  # the next job says so
+        end = details.get("end")
+        left = end - self.step if isinstance(end, int) else 0  # older files do not say
+        if left <= 0 or details.get("train") != self._config.to_dict():
+            return []
+        return [f"{_broken_off(self.cycle, self.step, left)} The next training goes on with it."]
 
     def _steps(self, trainer: Trainer, steps: int, feed: Feed) -> Generator[StepRecord]:
         """Yield the steps; when one fails, its model is dropped."""
@@ -254,7 +269,8 @@ class Engine:
         return found
 
     def _ready_trainer(self, start: Start | None = None) -> Trainer:
-        from amatch_widgets.learn.checkpoint import load_checkpoint, read_details  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
         from amatch_widgets.learn.start import VectorShape  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
@@ -310,6 +326,10 @@ class Engine:
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
         self._saved_step = trainer.step
         self._workspace.prune_checkpoints()
+
+
+def _broken_off(cycle: int, step: int, left: int) -> str:
+    return f"Cycle {cycle} was broken off at step {step}, {left} before its end."
 
 
 def _give_memory_back() -> None:

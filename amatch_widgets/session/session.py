@@ -185,7 +185,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             run=self._worker.ask,
         )
         self._tables: set[Path] = set()
-        self._notices += self._tiers.open()
+        self._notices += [*self._tiers.open(), *self._engine.broken_off()]
         if labels is not None:
             self._take_first_labels(labels)
 

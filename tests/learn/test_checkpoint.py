@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from amatch_widgets.errors import WorkspaceError
 from amatch_widgets.learn import checkpoint as checkpoint_module
 from amatch_widgets.learn import chunks as chunks_module
-from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
+from amatch_widgets.learn.checkpoint import load_checkpoint, save_checkpoint
+from amatch_widgets.learn.details import read_details
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import torch
 
 from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.backbone import build_classifier
-from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
+from amatch_widgets.learn.checkpoint import load_checkpoint, save_checkpoint
+from amatch_widgets.learn.details import read_details
 from amatch_widgets.learn.embed import Embedder, Projection
 from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.learn.start import Start, VectorClassifier, VectorShape

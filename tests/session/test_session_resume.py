@@ -77,9 +77,11 @@ def test_a_cycle_broken_off_by_close_goes_on_when_the_session_is_opened_again(tw
     closed.close()
     with Session.open(closed.path) as again:
         assert (again.step, again.cycle, again.scores_cycle) == (step, 2, 1)
+        broken_off = f"Cycle 2 was broken off at step {step}, {7 - step} before its end."
+        assert f"{broken_off} The next training goes on with it." in again.notices
         told = texts(again)
         cycle(again, None)
-        assert f"Cycle 2 was broken off at step {step}, {7 - step} before its end" in told[0]
+        assert told[0] == f"{broken_off} It goes on for {7 - step} steps, with the labels there are now."
         assert_equal(whole, again)
         cycle(again, 1)
         assert again.cycle == 3
@@ -96,6 +98,7 @@ def test_a_cycle_that_was_stopped_has_ended_in_the_session_and_after_it(two):
     assert (stopped.step, stopped.cycle) == (4, 2)
     stopped.close()
     with Session.open(stopped.path) as again:
+        assert not again.notices
         told = texts(again)
         pause_at(again, 5)
         assert (again.step, again.cycle) == (5, 3)
@@ -125,6 +128,7 @@ def test_with_other_options_a_new_cycle_begins(make_session, light):
     pause_at(first, 2)
     first.close()
     other = make_session(train=light(steps=STEPS, restart=True), labels=None)
+    assert not other.notices
     told = texts(other)
     cycle(other, 2)
     assert (other.step, other.cycle) == (4, 2)
