@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
@@ -13,7 +15,6 @@ from .backbone import N_CLASSES, Classifier
 from .taps import map_statistics
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from .projection import Projection
@@ -57,6 +58,8 @@ class Start:
         rank as the instant tier does.
     likely : ndarray of int64, shape (N,)
         Positions of images that the instant tier ranks highest.
+    logits : ndarray of float, shape (M,), M >= 1
+        These logits, of all images that have vectors.
     """
 
     projection: Projection
@@ -65,12 +68,18 @@ class Start:
     weights: NDArray[np.float32]
     bias: float
     likely: NDArray[np.int64]
+    logits: NDArray[np.float64]
 
     @property
     def shape(self) -> VectorShape:
         """What the classifier has to look like."""
         matrix, _ = self.projection.as_affine()
         return VectorShape(self.side, self.n_views, *matrix.shape)
+
+    def share_sure(self, threshold: float) -> float:
+        """Return the share of the images whose likelier class has a probability of `threshold` or more."""
+        least = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
+        return float((np.abs(self.logits) >= least).mean())
 
 
 class VectorClassifier(Classifier):

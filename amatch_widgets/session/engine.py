@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError, WorkspaceError
+from amatch_widgets.errors import NotTrainedError, SourceError, StateError, TooFewLabelsError, WorkspaceError
 from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone, TopScored
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.health import HealthMonitor
@@ -107,12 +107,18 @@ class Engine:
         self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
         self._highest = highest
         self._trainer: Trainer | None = None
-        self._health = HealthMonitor(restart=config.restart)
+        self._health = HealthMonitor()
+        history.tell(self._health)
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
-    def train(self, steps: int) -> Iterator[Event]:
-        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is."""
+    def train(self, steps: int | None, is_over: Callable[[], bool]) -> Iterator[Event]:
+        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is.
+
+        A cycle that was broken off goes on, for `steps` steps or those that are left of it; else a
+        new one of `steps` steps or as many as usual begins. Closed while `is_over` says so, the
+        cycle has ended, and the next one will be new.
+        """
         try:
             yield from self.embed()
         except WorkspaceError as error:  # no room for the embeddings is no reason not to train
@@ -129,6 +135,14 @@ class Engine:
             likely=start.likely if start else None,
             likely_share=self._config.likely_share,
         )
+        left = trainer.end - trainer.step
+        steps = steps or left or self._config.steps
+        if left:
+            yield Message(
+                "info",
+                f"{_broken_off(trainer.cycle, trainer.step, left)} It goes on for {steps} steps, with the "
+                "labels there are now.",
+            )
         started, seconds = time.perf_counter(), 0.0
         with contextlib.closing(self._steps(trainer, steps, feed)) as records:
             for done, record in enumerate(records, start=1):
@@ -142,6 +156,8 @@ class Engine:
                     for alarm in self._health.step(record):
                         yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
                 except GeneratorExit:  # stop() or close()
+                    if is_over():
+                        trainer.end = trainer.step
                     self._save(trainer)
                     raise
                 if record.step % self._config.checkpoint_every == 0:
@@ -155,6 +171,7 @@ class Engine:
                 cycle=trainer.cycle,
                 step=trainer.step,
                 metrics=outcome.metrics,
+                alone=outcome.alone,
                 n_anomalies=counts["anomaly"],
                 n_normals=counts["normal"],
                 train_s=train_s,
@@ -168,6 +185,21 @@ class Engine:
             yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
         yield CycleDone(trainer.cycle)
 
+    def broken_off(self) -> list[str]:
+        """Say which cycle the next training goes on with, by the last checkpoint; none if it begins one."""
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
+
+        checkpoints = self._workspace.checkpoints()
+        try:
+            details = read_details(checkpoints[-1]) if checkpoints else {}
+        except WorkspaceError:
+            return []  # the next job says so
+        end = details.get("end")
+        left = end - self.step if isinstance(end, int) else 0  # older files do not say
+        if left <= 0 or details.get("train") != self._config.to_dict():
+            return []
+        return [f"{_broken_off(self.cycle, self.step, left)} The next training goes on with it."]
+
     def _steps(self, trainer: Trainer, steps: int, feed: Feed) -> Generator[StepRecord]:
         """Yield the steps; when one fails, its model is dropped."""
         try:
@@ -176,8 +208,7 @@ class Engine:
             self._save(trainer)
             raise
         except Exception:
-            self._trainer = None  # the next job goes on from the last checkpoint
-            self.cycle, self.step = self._workspace.last_step()
+            self._drop_model()
             raise
         finally:
             _give_memory_back()
@@ -254,7 +285,8 @@ class Engine:
         return found
 
     def _ready_trainer(self, start: Start | None = None) -> Trainer:
-        from amatch_widgets.learn.checkpoint import load_checkpoint, read_details  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
         from amatch_widgets.learn.start import VectorShape  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
@@ -279,24 +311,41 @@ class Engine:
             trainer = Trainer(config, image.channels, is_blank=bool(checkpoints), shape=shape)
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
+                if details.get("train") != self._config.to_dict():
+                    trainer.end = trainer.step  # a cycle does not go on with other options
             self._trainer, self._saved_step = trainer, trainer.step
         self._trainer.start = start
         return self._trainer
+
+    def _drop_model(self) -> None:
+        """Let the next job go on from the last checkpoint."""
+        self._trainer = None
+        self.cycle, self.step = self._workspace.last_step()
 
     def _save(self, trainer: Trainer) -> None:
         from amatch_widgets.learn.checkpoint import save_checkpoint  # noqa: PLC0415 (imports torch)
 
         if trainer.step == self._saved_step:
             return
+        try:
+            trainer.check()
+        except StateError:
+            self._drop_model()
+            raise
         version, labels = self._training_labels()
         details = {
             "labels": {"version": version, "n": len(labels)},
             "image": self._image().to_dict(),
+            "train": self._config.to_dict(),
             "time": utc_now(),
         }
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
         self._saved_step = trainer.step
         self._workspace.prune_checkpoints()
+
+
+def _broken_off(cycle: int, step: int, left: int) -> str:
+    return f"Cycle {cycle} was broken off at step {step}, {left} before its end."
 
 
 def _give_memory_back() -> None:

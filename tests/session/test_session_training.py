@@ -11,7 +11,6 @@ from amatch_widgets.errors import ConfigError, NotTrainedError, SourceError, Sta
 from amatch_widgets.events import (
     CycleDone,
     Failed,
-    HealthAlarm,
     ScoresChanged,
     ScoringProgress,
     StepDone,
@@ -194,16 +193,6 @@ def test_scores_cannot_be_written_to(session):
         cycle(session, 1)
 
 
-def test_an_alarm_of_the_training_is_told_once_a_cycle(make_session):
-    session = make_session(threshold=0.501)  # nearly every guess counts as sure
-    told = []
-    session.hub.subscribe(told.append)
-    cycle(session, 3)
-    (alarm,) = [e for e in told if isinstance(e, HealthAlarm) and e.kind == "head_trap"]
-    assert "step 1" in alarm.text or "first step" in alarm.text
-    assert alarm.advice
-
-
 # ---- stop, pause, what happens meanwhile ------------------------------------------------------
 
 
@@ -312,6 +301,45 @@ def test_a_training_that_diverges_is_told_and_the_last_checkpoint_is_kept(make_s
     wild.score()
     wild.wait(WAIT_S)
     np.testing.assert_array_equal(wild.scores, kept)
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"), [(5, {"checkpoint_every": 1}), (1, {})], ids=["checkpoint", "end"]
+)
+@pytest.mark.parametrize("weight_decay", [1e10, 0], ids=["weights", "scores"])
+def test_weights_that_an_update_spoilt_are_neither_kept_nor_scored(
+    make_session, light, weight_decay, steps, options
+):
+    with make_session() as sound:
+        cycle(sound)
+        kept = sound.scores
+        files = sorted((sound.path / "checkpoints").iterdir())
+    wild = make_session(train=light(learning_rate=1e38, weight_decay=weight_decay, **options), labels=None)
+    told = []
+    wild.hub.subscribe(told.append)
+    wild.train(steps)
+    with pytest.raises(StateError, match=r"weights after step 3, .*not finite. The last"):
+        wild.wait(WAIT_S)
+    assert "diverged" in next(e.text for e in told if isinstance(e, Failed))
+    assert not [e for e in told if isinstance(e, ScoringProgress)]
+    assert (wild.state, wild.step, wild.cycle) == (State.FAILED, 2, 1)
+    assert sorted((wild.path / "checkpoints").iterdir()) == files
+    wild.score()
+    wild.wait(WAIT_S)
+    np.testing.assert_array_equal(wild.scores, kept)
+
+
+def test_a_stop_right_after_an_update_that_spoilt_the_weights_keeps_the_last_checkpoint(make_session, light):
+    with make_session() as sound:
+        cycle(sound)
+    wild = make_session(train=light(learning_rate=1e38, weight_decay=1e10), labels=None)
+    gate = Gate(wild, at_step=3)
+    wild.train(1000)
+    with gate:
+        wild.stop()
+    with pytest.raises(StateError, match="diverged"):
+        wild.wait(WAIT_S)
+    assert (wild.state, wild.step, wild.cycle) == (State.FAILED, 2, 1)
 
 
 def test_closing_while_training_keeps_the_model(session):
