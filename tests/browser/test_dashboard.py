@@ -30,7 +30,8 @@ CLIPPED = """(part) => {
     for (const e of column.querySelectorAll("*")) {
         const box = e.getBoundingClientRect();
         const style = getComputedStyle(e);
-        if (!e.getClientRects().length || e.closest("svg, select, .amw-scroll, .amw-map-place, .amw-plots-scroll")) continue;
+        const is_apart = e.closest("svg, select, .amw-scroll, .amw-map-place, .amw-plots-scroll");
+        if (!e.getClientRects().length || is_apart) continue;
         const is_cut = style.overflowX !== "visible" && !e.matches("input, textarea, .amw-messages");
         const is_too_large = e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1;
         const is_out = box.right > edge.right + 1 || box.left < edge.left - 1 || box.bottom > edge.bottom + 1;
