@@ -9,6 +9,7 @@ from traitlets import Bool, Dict, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.labels.reason import same_as
+from amatch_widgets.widgets.habits import LONGEST_NAME
 from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.view import handler
 
@@ -23,7 +24,7 @@ TAGS_OFFERED = 100
 LABEL_FIRST = (
     "This is a second look: label the image first. Then its star, tags and note are seen and changed."
 )
-_LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
+_LONGEST = {"tag": 60, "note": 2_000, "name": LONGEST_NAME}  # characters; more is a paste by mistake
 
 
 class Labelling(Part):
@@ -140,6 +141,7 @@ class Labelling(Part):
     def vue_do_name(self, data: dict[str, Any]) -> None:
         """Take the name that stands beside the labels from now on."""
         self.session.annotator = self.annotator = typed("name", data.get("name") or "")
+        self._keep_habits()
 
     # The lock is held.
 
@@ -196,6 +198,10 @@ class Labelling(Part):
 
     def _look_for_awaited(self) -> None:
         """Have `_label_awaited` called with what looks the same as the images that wait for it."""
+        raise NotImplementedError
+
+    def _keep_habits(self) -> None:
+        """Keep what is to be as it is now the next time."""
         raise NotImplementedError
 
     def _settle(self, data: dict[str, Any], do: Callable[[], None]) -> None:

@@ -37,8 +37,9 @@ _MARKS = {"anomaly": 1, "normal": 2}
 class Map(Part):
     """Images as points, alike ones close together; alone, or beside a gallery.
 
-    Beside a gallery, a click on a point leads to that image, a rectangle lists the images in it, and
-    the images of the gallery's page are outlined. Alone, what was clicked is in `chosen`.
+    Beside a gallery, a click on a point leads to that image, a rectangle lists the images in it, or
+    selects those of the gallery's page; these are outlined, and what is selected is marked. Alone,
+    what was clicked is in `chosen`.
 
     The map is made on a background thread when a browser first shows it, and by `refresh`; once more
     where images were missing then for want of their embeddings. Labels and scores change the points'

@@ -8,7 +8,7 @@ from traitlets import Dict, Int, Unicode
 
 from amatch_widgets.events import ProblemFound
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.habits import TILE_SIZES, Habits
+from amatch_widgets.widgets.habits import LONGEST_NAME, TILE_SIZES, Habits
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.thumbnails import Look, Thumbnail, ThumbnailLoader
@@ -28,7 +28,8 @@ _TWINS_SHOWN = 20
 class Pages(Labelling):
     """A view that shows the images of a page; see `Gallery`, which says which these are.
 
-    Tile and page size and the rendering are kept in the session folder for the next time.
+    Tile and page size, the rendering and the annotator's name are kept in the session folder for the
+    next time; a name that the session was given comes before that.
 
     Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
 
@@ -103,14 +104,16 @@ class Pages(Labelling):
 
     def _use_habits(self) -> None:
         habits = self._habits
+        self.session.annotator = self.session.annotator or habits.annotator
         with self.desk.lock, self.hold_sync():
             self.per_page, self.tile_size = habits.per_page, habits.tile_size
             self.tile_px = TILE_SIZES[habits.tile_size][0]
             self.css_filter, self.rendering_note = habits.rendering.css_filter, habits.rendering.summary
 
     def _keep_habits(self) -> None:
-        """Keep how the images are shown, in the background: the folder may be far away."""
-        habits, path = Habits(self.per_page, self.tile_size, self._rendering), self.session.path / _HABITS
+        """Keep how the images are shown, and to whom, in the background: the folder may be far away."""
+        path, name = self.session.path / _HABITS, self.session.annotator[:LONGEST_NAME]
+        habits = Habits(self.per_page, self.tile_size, self._rendering, name)
         if habits != self._habits:
             self._habits = habits
             self._background.do("habits", lambda: habits.write(path))

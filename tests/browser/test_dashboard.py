@@ -30,7 +30,8 @@ CLIPPED = """(part) => {
     for (const e of column.querySelectorAll("*")) {
         const box = e.getBoundingClientRect();
         const style = getComputedStyle(e);
-        if (!e.getClientRects().length || e.closest("svg, select, .amw-scroll, .amw-map-place, .amw-plots-scroll")) continue;
+        const is_apart = e.closest("svg, select, .amw-scroll, .amw-plots-scroll, .amw-said");
+        if (!e.getClientRects().length || is_apart) continue;
         const is_cut = style.overflowX !== "visible" && !e.matches("input, textarea, .amw-messages");
         const is_too_large = e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1;
         const is_out = box.right > edge.right + 1 || box.left < edge.left - 1 || box.bottom > edge.bottom + 1;
@@ -74,6 +75,8 @@ def test_dashboard_fits_and_follows_the_theme(notebook, sky, theme, size):
     page.wait_for_selector('.amw-tile[data-index="1"][data-kept="yes"][data-label="anomaly"]')
     page.select_option(".amw-sort", "rising")
     page.wait_for_function("document.querySelector('.amw-why').textContent.includes('rising: rank')")
+    page.click(".amw-side-map")
+    page.wait_for_selector('.amw-map[data-drawn="1"]')
     for state in ("", "t", "f"):
         page.keyboard.press("Escape")
         page.click('.amw-tile[data-index="3"] .amw-image')
