@@ -33,6 +33,7 @@ _CARDS = (
     "BUNIT",
     "MAGZERO",
 )
+_MISSING = ("nan", "NaT", "--")  # as NumPy, pandas and astropy write that there is no value
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SPLIT = re.compile(r"[\ud800-\udfff]")
 _log = logging.getLogger(__name__)
@@ -95,11 +96,12 @@ def header_facts(file: IO[bytes], hdu: ImageHdu) -> dict[str, str]:
 
 def row_facts(row: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> dict[str, str]:
     """Write the values of a table's row that are numbers, texts, dates or truth values."""
-    return {
+    texts = {
         name: _in_text(value)
         for name, value in row.items()
         if name not in leave_out and value is not None and not _is_nested(value)
     }
+    return {name: text for name, text in texts.items() if text not in _MISSING}
 
 
 def _in_text(value: Any) -> str:
