@@ -33,6 +33,7 @@ class Labelling(Parts):
         tags: Sequence[str] | None = None,
         note: str | None = None,
         reason: str | Mapping[str, str] = "",
+        action: int | None = None,
     ) -> None:
         """Label images; on return the labels are on disk. A running training takes them in.
 
@@ -50,6 +51,9 @@ class Labelling(Parts):
             Free text, in place of what there is; None leaves it.
         reason : str or mapping of str to str
             Why the images were shown; the same for all, or by image id.
+        action : int, optional
+            The action of an earlier call (``action`` of its lines in ``labels.history()``) that these labels
+            belong to: one undo takes both back. Where that was undone meanwhile, nothing is changed.
 
         Raises
         ------
@@ -58,7 +62,7 @@ class Labelling(Parts):
         JournalError
             If the labels cannot be written; they are then not kept.
         """
-        self._label(labels, by=by, tags=tags, note=note, reason=reason)
+        self._label(labels, by=by, tags=tags, note=note, reason=reason, action=action)
 
     def annotate(
         self,
@@ -124,6 +128,7 @@ class Labelling(Parts):
         note: str | None = None,
         reason: str | Mapping[str, str] = "",
         can_undo: bool = True,
+        action: int | None = None,
     ) -> None:
         self._check_ids(labels, " No label was changed.")
         scores, step = self._board.of(labels)
@@ -136,6 +141,7 @@ class Labelling(Parts):
             step=step,
             reason=reason,
             can_undo=can_undo,
+            action=action,
         )
         self._tell(lines)
 

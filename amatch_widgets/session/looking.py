@@ -356,6 +356,16 @@ class Looking(Parts):
             return doubted[np.isin(doubted, self._board.ranking("recent", show, only, seed))]
         return self._board.ranking(how, show, only, seed)
 
+    def rise(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return how all images have moved in the ranking, as the order "rising" sees it.
+
+        Returns
+        -------
+        before, now : ndarray of int64, shape (N,)
+            Ranks, from 1; 0 for an image without a score. Read-only.
+        """
+        return self._board.rise()
+
     def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source, in this order; unknown ids are left out."""
         return self._board.places(image_ids)

@@ -47,6 +47,7 @@ class Pages(Labelling):
         self._rendering = self._habits.rendering
         self._rendered: Callable[[Rendering], None] = lambda _: None
         self._problems_told: set[str] = set()
+        self._sought = 0  # the page whose twins were looked for last
         self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
         self._background = Newest("amatch-gallery")
         super().__init__(session, desk)
@@ -148,15 +149,29 @@ class Pages(Labelling):
     def _look_for_twins(self) -> None:
         """Find in the background which images look the same as those of the page; a million take seconds."""
         serial, image_ids = self.page["serial"], self.image_ids
-        self._twins = {}
+        self._alike = {}
         if self.session.is_embedded:
+            self._sought = serial
             self._background.do("twins", lambda: self._use_twins(serial, self.session.twins(image_ids)))
 
     def _use_twins(self, serial: int, twins: dict[str, list[str]]) -> None:
-        with self.desk.lock:
+        with self.desk.lock, self.hold_sync():
             if serial == self.page["serial"]:  # else the page has turned
-                self._twins = twins
+                self._alike = {i: twins.get(i, []) for i in self.image_ids}
+                self._label_awaited(self._alike)
                 self.twins = {
                     "serial": serial,
                     "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
                 }
+
+    def _look_for_awaited(self) -> None:
+        # Behind the search for the page, which may have found them.
+        self._background.do("awaited", self._use_awaited)
+
+    def _use_awaited(self) -> None:
+        with self.desk.lock:
+            image_ids = list(self._awaited)
+        if image_ids and self.session.is_embedded:  # else they wait on
+            twins = self.session.twins(image_ids)
+            with self.desk.lock, self.hold_sync():
+                self._label_awaited({i: twins.get(i, []) for i in image_ids})

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from amatch_widgets.session import Session
+    from amatch_widgets.widgets.blind import Blind
     from amatch_widgets.widgets.gallery import Gallery
 
 __all__ = ["Past"]
 
 _SLICE = 100  # lines shown at first, and more each time
 _LONGEST = 200  # characters of a note; the whole note is at the image
+_HIDDEN = "hidden until it is labelled again"  # in a second look
 _LISTS_ALL = (*BY_SCORE, "random")
 
 
@@ -35,10 +37,12 @@ class _Said(NamedTuple):
     mark: str  # "anomaly", "normal", "clear", or "" where the label was not the matter
     more: tuple[str, ...]
 
-    def holds(self, text: str) -> bool:
+    def holds(self, text: str, *, is_hidden: bool) -> bool:
         """Whether a text, in small letters, occurs in what is shown of it."""
         line = self.line
-        parts = (line.image_id, line.by, line.reason, self.mark, line.note, *self.more)
+        parts: tuple[str, ...] = (line.image_id, line.by)
+        if not is_hidden:
+            parts += (line.reason, self.mark, line.note, *self.more)
         return any(text in part.casefold() for part in parts)
 
 
@@ -76,7 +80,10 @@ class Past(View):
         self._views: set[str] = set()  # of the browser, that look
         self._n = _SLICE
         self.merge = Merge(session, desk, gallery)
+        self._blind: Blind | None = None  # of the gallery when the lines were last shown
         super().__init__(session, desk)
+        gallery.observe(self._follow, "page")
+        self._is_following = True
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new lines."""
@@ -111,6 +118,9 @@ class Past(View):
 
     def close(self) -> None:
         """Take the history and its form off the screen."""
+        if getattr(self, "_is_following", False):  # ipywidgets closes twice
+            self._is_following = False
+            self._gallery.unobserve(self._follow, "page")
         if self.merge is not None:
             self.merge.close()
         super().close()
@@ -166,24 +176,34 @@ class Past(View):
             self._said.append(_Said(line, (line.label or "clear") if is_label else "", more))
             self._last[line.image_id] = line
 
+    def _follow(self, _change: object) -> None:
+        """Hide what a second look must not see, or show it again; the gallery calls it with the lock held."""
+        if self._views and self._gallery.blind is not self._blind:
+            self._show()
+
     def _show(self) -> None:
         self._read()
+        self._blind = self._gallery.blind
         text = self.text.casefold()
         numbers: Sequence[int] = range(len(self._said) - 1, -1, -1)
         if self.by is not None or text:
             numbers = [
                 k
                 for k in numbers
-                if (self.by is None or self._said[k].line.by == self.by) and self._said[k].holds(text)
+                if (self.by is None or self._said[k].line.by == self.by)
+                and self._said[k].holds(text, is_hidden=self._hides(k))
             ]
         with self.hold_sync():
             self.total = len(numbers)
             self.annotators = sorted({said.line.by for said in self._said})
             self.rows = [self._row(k) for k in numbers[: self._n]]
 
+    def _hides(self, number: int) -> bool:
+        return self._blind is not None and self._blind.hides(self._said[number].line.image_id)
+
     def _row(self, number: int) -> dict[str, Any]:
         line, mark, more = self._said[number]
-        return {
+        row = {
             "number": number,
             "time": line.time,
             "by": line.by,
@@ -194,6 +214,8 @@ class Past(View):
             "reason": line.reason,
             "now": self._last[line.image_id].label or "clear",
         }
+        hidden = {"mark": "", "more": [_HIDDEN], "undoes": False, "reason": "", "now": ""}
+        return row | hidden if self._hides(number) else row
 
 
 def _changes(before: Label, line: Label) -> Iterator[str]:
