@@ -82,8 +82,12 @@ class Merge(View):
     def apply(self, events: Iterable[Event]) -> None:
         """Show which disagreements are settled by now."""
         if any(isinstance(event, LabelsChanged) for event in events):
-            with self.desk.lock:
-                self._show_rows()
+            self.show_all()
+
+    def show_all(self) -> None:
+        """Show which disagreements are settled, and hide those that a second look must not see."""
+        with self.desk.lock:
+            self._show_rows()
 
     def close(self) -> None:
         """End the background work and take the form off the screen."""
@@ -183,7 +187,10 @@ class Merge(View):
         with self.hold_sync():
             self.total, self.n_open = len(states), sum(not state for state in states.values())
             shown = list(states.items())[:_ROWS_SHOWN]
-            self.rows = [_row(found[image_id], state) for image_id, state in shown]
+            blind = self._gallery.blind
+            self.rows = [
+                _row(found[i], state, is_hidden=blind is not None and blind.hides(i)) for i, state in shown
+            ]
 
     # On the background thread.
 
@@ -204,8 +211,7 @@ class Merge(View):
 
     def _take(self, path: str, image_id: str) -> None:
         self.session.merge_labels(self._place(path), take="theirs", only=[image_id])
-        with self.desk.lock:
-            self._show_rows()
+        self.show_all()
 
     def _use_result(self, path: str, result: MergeResult, words: list[str]) -> None:
         store = self.session.labels
@@ -252,7 +258,9 @@ def told(result: MergeResult) -> list[str]:
     return [*said, result.notice] if result.notice else said
 
 
-def _row(image: Merged, state: str) -> dict[str, str]:
+def _row(image: Merged, state: str, *, is_hidden: bool) -> dict[str, str]:
+    if is_hidden:  # in a second look
+        return {"id": image.image_id, "mine": "", "theirs": "", "state": ""}
     image_id, mine, mine_by, mine_time, theirs, theirs_by, theirs_time, _ = image.to_row()
     return {
         "id": image_id,

@@ -180,6 +180,7 @@ class Past(View):
         """Hide what a second look must not see, or show it again; the gallery calls it with the lock held."""
         if self._views and self._gallery.blind is not self._blind:
             self._show()
+            self.merge.show_all()
 
     def _show(self) -> None:
         self._read()

@@ -234,6 +234,21 @@ def test_each_can_be_opened_in_the_gallery_in_a_list_of_all(differing, merge, ga
     assert [c["args"][1] for c in sent if c.get("method") == "look_at"] == [place]
 
 
+def test_a_second_look_sees_of_no_disagreement_what_was_said(session, differing, merge, gallery):
+    past = Past(session, merge.desk, gallery)
+    past.vue_do_want({"view": "v"})
+    past.merge.vue_do_compare({"path": merge.path})
+    done(past.merge)
+    gallery.choose(sort="second look")
+    assert {(row["mine"], row["theirs"]) for row in past.merge.rows} == {("", "")}
+    session.label({differing[0]: "normal"})
+    past.apply([LabelsChanged((differing[0],))])
+    assert {row["id"] for row in past.merge.rows if row["mine"]} == {differing[0]}
+    gallery.choose(sort="highest")
+    assert all(row["theirs"] == "anomaly" for row in past.merge.rows)
+    past.close()
+
+
 def test_what_makes_no_sense_is_told(session, differing, merge, desk):
     version = session.labels.version
     merge.vue_do_settle({"id": "gone", "take": "mine"})
