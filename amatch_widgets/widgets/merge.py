@@ -44,8 +44,8 @@ class Merge(View):
 
     First it says what would change; the merge is another click, and one undo takes it back. Labels
     that both sides changed, and differently, stay as they are here and are listed: each is settled by
-    labelling its image, by taking theirs, or by keeping ours, which writes nothing. All of it is text:
-    what stands in paths, ids and names is never drawn as anything else.
+    labelling its image, by taking theirs, or by keeping ours, which writes nothing unless another label was
+    taken meanwhile. All of it is text: what stands in paths, ids and names is never drawn as anything else.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while the
     other session, perhaps far away, is read.
@@ -122,6 +122,9 @@ class Merge(View):
         image_id, take, path = self._disagreement(data), data.get("take"), self._found.path
         if take == "mine":
             self._kept.add(image_id)
+            then = self._label_then(image_id)
+            if self._label_now(image_id) != then:
+                self._gallery.label(image_id, then)
             self._show_rows()
         elif take == "theirs":
             self._kept.discard(image_id)
@@ -172,14 +175,21 @@ class Merge(View):
 
     def _state(self, image_id: str) -> str:
         """Say how a disagreement was settled: "theirs", "mine", "neither", or "" while it is open."""
-        found, now = self._found.disagreements[image_id], self.session.labels.get(image_id)
-        label = None if now is None else now.label
-        then = self._found.here[image_id]
-        if label == found.theirs.label:
+        label = self._label_now(image_id)
+        if label == self._found.disagreements[image_id].theirs.label:
             return "theirs"
-        if label != (None if then is None else then.label):
+        if label != self._label_then(image_id):
             return "neither"
-        return "mine" if image_id in self._kept or _is_confirmed(then, now) else ""
+        is_confirmed = _is_confirmed(self._found.here[image_id], self.session.labels.get(image_id))
+        return "mine" if image_id in self._kept or is_confirmed else ""
+
+    def _label_then(self, image_id: str) -> str | None:
+        then = self._found.here[image_id]
+        return None if then is None else then.label
+
+    def _label_now(self, image_id: str) -> str | None:
+        now = self.session.labels.get(image_id)
+        return None if now is None else now.label
 
     def _show_rows(self) -> None:
         found = self._found.disagreements

@@ -212,6 +212,15 @@ def test_keeping_ours_writes_nothing(session, differing, merge):
     assert states(merge)[differing[0]] == "theirs"
 
 
+def test_ours_is_put_back_where_theirs_was_taken(session, differing, merge, gallery):
+    settle(merge, differing[0], "theirs")
+    settle(merge, differing[0], "mine")
+    assert (states(merge)[differing[0]], label(session, differing[0])) == ("mine", "normal")
+    gallery.undo()
+    merge.apply([LabelsChanged((differing[0],))])
+    assert (states(merge)[differing[0]], label(session, differing[0])) == ("theirs", "anomaly")
+
+
 def test_labelling_settles_and_a_star_does_not(session, differing, merge):
     ours, other, cleared, starred = differing
     session.label({ours: "normal"})
