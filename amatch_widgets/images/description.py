@@ -33,6 +33,7 @@ _CARDS = (
     "BUNIT",
     "MAGZERO",
 )
+_MISSING = ("nan", "NaT", "--")  # as NumPy, pandas and astropy write that there is no value
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SPLIT = re.compile(r"[\ud800-\udfff]")
 _log = logging.getLogger(__name__)
@@ -90,19 +91,20 @@ def header_facts(file: IO[bytes], hdu: ImageHdu) -> dict[str, str]:
     if hdu.number:
         headers.append(read_header(file, 0, is_first=True))
     found = ((key, next((v for h in headers if (v := _card(h, key)) is not None), None)) for key in _CARDS)
-    return {key: row_text(value) for key, value in found if value is not None}
+    return {key: _in_text(value) for key, value in found if value is not None}
 
 
 def row_facts(row: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> dict[str, str]:
     """Write the values of a table's row that are numbers, texts, dates or truth values."""
-    return {
-        name: row_text(value)
+    texts = {
+        name: _in_text(value)
         for name, value in row.items()
         if name not in leave_out and value is not None and not _is_nested(value)
     }
+    return {name: text for name, text in texts.items() if text not in _MISSING}
 
 
-def row_text(value: Any) -> str:
+def _in_text(value: Any) -> str:
     """Write a number with as many digits as it is known to, anything else as it is."""
     value = value.item() if hasattr(value, "item") and not hasattr(value, "mask") else value
     if isinstance(value, bytes):

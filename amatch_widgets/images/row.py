@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["file_row", "memory_row", "parquet_row"]
 
-_MOST_BYTES = 2**26  # of a file that can only be read from its beginning; 0.2 s
+_MOST_BYTES = 2**26  # of a file that can only be read from its beginning: half a second
 _MOST_PARSED = 2**23  # of a VOTable, whose parser is slow
 _MOST_READ = 2**25  # of the columns of one row group, in bytes
 

@@ -11,13 +11,7 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.closeup import (
-    Closeup,
-    known_rows,
-    nearest_labelled,
-    sky_links,
-    standing_rows,
-)
+from amatch_widgets.widgets.closeup import Closeup, known_rows, nearest_labelled, sky_links, standing_rows
 from amatch_widgets.widgets.heat import explained
 from amatch_widgets.widgets.judging import Judging
 from amatch_widgets.widgets.newest import Newest
@@ -101,8 +95,8 @@ class Detail(Judging):
         self._numbers = itertools.count(1)
         self._rendering = self._used = rendering
         self._closeup: Closeup | None = None
-        # Of one image: it may have to be looked up far away.
-        self._known: tuple[str, list[list[str]]] = ("", [])
+        # What the source knows of one image, which it may have to look up far away.
+        self._known: tuple[str, list[list[str]]] = "", []
         self._work = Newest("amatch-detail")
         self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training
         super().__init__(session, desk, hides=hides)

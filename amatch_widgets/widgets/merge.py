@@ -44,8 +44,8 @@ class Merge(View):
 
     First it says what would change; the merge is another click, and one undo takes it back. Labels
     that both sides changed, and differently, stay as they are here and are listed: each is settled by
-    labelling its image, by taking theirs, or by keeping ours, which writes nothing. All of it is text:
-    what stands in paths, ids and names is never drawn as anything else.
+    labelling its image, by taking theirs, or by keeping ours, which writes nothing unless another label was
+    taken meanwhile. All of it is text: what stands in paths, ids and names is never drawn as anything else.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while the
     other session, perhaps far away, is read.
@@ -82,8 +82,12 @@ class Merge(View):
     def apply(self, events: Iterable[Event]) -> None:
         """Show which disagreements are settled by now."""
         if any(isinstance(event, LabelsChanged) for event in events):
-            with self.desk.lock:
-                self._show_rows()
+            self.show_all()
+
+    def show_all(self) -> None:
+        """Show which disagreements are settled, and hide those that a second look must not see."""
+        with self.desk.lock:
+            self._show_rows()
 
     def close(self) -> None:
         """End the background work and take the form off the screen."""
@@ -118,6 +122,9 @@ class Merge(View):
         image_id, take, path = self._disagreement(data), data.get("take"), self._found.path
         if take == "mine":
             self._kept.add(image_id)
+            then = self._label_then(image_id)
+            if self._label_now(image_id) != then:
+                self._gallery.label(image_id, then)
             self._show_rows()
         elif take == "theirs":
             self._kept.discard(image_id)
@@ -168,14 +175,21 @@ class Merge(View):
 
     def _state(self, image_id: str) -> str:
         """Say how a disagreement was settled: "theirs", "mine", "neither", or "" while it is open."""
-        found, now = self._found.disagreements[image_id], self.session.labels.get(image_id)
-        label = None if now is None else now.label
-        then = self._found.here[image_id]
-        if label == found.theirs.label:
+        label = self._label_now(image_id)
+        if label == self._found.disagreements[image_id].theirs.label:
             return "theirs"
-        if label != (None if then is None else then.label):
+        if label != self._label_then(image_id):
             return "neither"
-        return "mine" if image_id in self._kept or _is_confirmed(then, now) else ""
+        is_confirmed = _is_confirmed(self._found.here[image_id], self.session.labels.get(image_id))
+        return "mine" if image_id in self._kept or is_confirmed else ""
+
+    def _label_then(self, image_id: str) -> str | None:
+        then = self._found.here[image_id]
+        return None if then is None else then.label
+
+    def _label_now(self, image_id: str) -> str | None:
+        now = self.session.labels.get(image_id)
+        return None if now is None else now.label
 
     def _show_rows(self) -> None:
         found = self._found.disagreements
@@ -183,7 +197,10 @@ class Merge(View):
         with self.hold_sync():
             self.total, self.n_open = len(states), sum(not state for state in states.values())
             shown = list(states.items())[:_ROWS_SHOWN]
-            self.rows = [_row(found[image_id], state) for image_id, state in shown]
+            blind = self._gallery.blind
+            self.rows = [
+                _row(found[i], state, is_hidden=blind is not None and blind.hides(i)) for i, state in shown
+            ]
 
     # On the background thread.
 
@@ -204,8 +221,7 @@ class Merge(View):
 
     def _take(self, path: str, image_id: str) -> None:
         self.session.merge_labels(self._place(path), take="theirs", only=[image_id])
-        with self.desk.lock:
-            self._show_rows()
+        self.show_all()
 
     def _use_result(self, path: str, result: MergeResult, words: list[str]) -> None:
         store = self.session.labels
@@ -252,7 +268,9 @@ def told(result: MergeResult) -> list[str]:
     return [*said, result.notice] if result.notice else said
 
 
-def _row(image: Merged, state: str) -> dict[str, str]:
+def _row(image: Merged, state: str, *, is_hidden: bool) -> dict[str, str]:
+    if is_hidden:  # in a second look
+        return {"id": image.image_id, "mine": "", "theirs": "", "state": ""}
     image_id, mine, mine_by, mine_time, theirs, theirs_by, theirs_time, _ = image.to_row()
     return {
         "id": image_id,

@@ -79,8 +79,8 @@ class Past(View):
         self._last: dict[str, Label] = {}
         self._views: set[str] = set()  # of the browser, that look
         self._n = _SLICE
-        self._blind: Blind | None = None  # of the gallery when the lines were last shown
         self.merge = Merge(session, desk, gallery)
+        self._blind: Blind | None = None  # of the gallery when the lines were last shown
         super().__init__(session, desk)
         gallery.observe(self._follow, "page")
         self._is_following = True
@@ -180,6 +180,7 @@ class Past(View):
         """Hide what a second look must not see, or show it again; the gallery calls it with the lock held."""
         if self._views and self._gallery.blind is not self._blind:
             self._show()
+            self.merge.show_all()
 
     def _show(self) -> None:
         self._read()

@@ -7,25 +7,17 @@ import pytest
 from amatch_widgets.demo import DemoSource
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.session import Session
-from tests.browser.helper import ready, tile, wait_label
-
-ATTACKS = [
-    "<script>window.hit = 1</script>",
-    '"><img src=x onerror="window.hit = 2">',
-    "' onmouseover='window.hit = 3",
-    "</style></title></svg><svg onload='window.hit = 4'>",
-    "{{ constructor.constructor('window.hit = 5')() }}",
-]
+from tests.browser.helper import HOSTILE, ready, tile, wait_label
 
 
 @pytest.fixture
 def report(tmp_path):
     light = TrainConfig(backbone="test_resnet", weights="random", embed_px=32, device="cpu")
     source = DemoSource(60, size=32, prevalence=0.2)
-    source.ids = [*ATTACKS, *source.ids[len(ATTACKS) :]]
-    source.name = ATTACKS[0]
+    source.ids = [*HOSTILE, *source.ids[len(HOSTILE) :]]
+    source.name = HOSTILE[0]
     session = Session(source, path=tmp_path / "run", train=light)
-    for k, attack in enumerate(ATTACKS * 4):
+    for k, attack in enumerate(HOSTILE * 4):
         session.label(
             {attack: "anomaly" if k % 2 else "normal"}, by=attack, tags=[attack], note=attack, reason=attack
         )
@@ -47,7 +39,7 @@ def test_nothing_runs_and_nothing_is_asked_for(browser, report, theme):
     page.goto(report.as_uri())
     assert page.evaluate("window.hit") is None
     assert page.locator("script, iframe, [onerror], [onload], [onmouseover]").count() == 0
-    assert page.locator("h1").inner_text() == ATTACKS[0]
+    assert page.locator("h1").inner_text() == HOSTILE[0]
     page.locator("summary").first.click()
     page.locator("td", has_text="onmouseover").first.hover()
     assert page.evaluate("window.hit") is None

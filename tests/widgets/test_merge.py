@@ -212,6 +212,15 @@ def test_keeping_ours_writes_nothing(session, differing, merge):
     assert states(merge)[differing[0]] == "theirs"
 
 
+def test_ours_is_put_back_where_theirs_was_taken(session, differing, merge, gallery):
+    settle(merge, differing[0], "theirs")
+    settle(merge, differing[0], "mine")
+    assert (states(merge)[differing[0]], label(session, differing[0])) == ("mine", "normal")
+    gallery.undo()
+    merge.apply([LabelsChanged((differing[0],))])
+    assert (states(merge)[differing[0]], label(session, differing[0])) == ("theirs", "anomaly")
+
+
 def test_labelling_settles_and_a_star_does_not(session, differing, merge):
     ours, other, cleared, starred = differing
     session.label({ours: "normal"})
@@ -232,6 +241,21 @@ def test_each_can_be_opened_in_the_gallery_in_a_list_of_all(differing, merge, ga
     merge.vue_do_go({"id": differing[2]})
     place = gallery.image_ids.index(differing[2])
     assert [c["args"][1] for c in sent if c.get("method") == "look_at"] == [place]
+
+
+def test_a_second_look_sees_of_no_disagreement_what_was_said(session, differing, merge, gallery):
+    past = Past(session, merge.desk, gallery)
+    past.vue_do_want({"view": "v"})
+    past.merge.vue_do_compare({"path": merge.path})
+    done(past.merge)
+    gallery.choose(sort="second look")
+    assert {(row["mine"], row["theirs"]) for row in past.merge.rows} == {("", "")}
+    session.label({differing[0]: "normal"})
+    past.apply([LabelsChanged((differing[0],))])
+    assert {row["id"] for row in past.merge.rows if row["mine"]} == {differing[0]}
+    gallery.choose(sort="highest")
+    assert all(row["theirs"] == "anomaly" for row in past.merge.rows)
+    past.close()
 
 
 def test_what_makes_no_sense_is_told(session, differing, merge, desk):

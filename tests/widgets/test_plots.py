@@ -13,7 +13,8 @@ from amatch_widgets.session.history import CycleRecord
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.charts import HEIGHT, WIDTH
 from amatch_widgets.widgets.gallery import Gallery
-from amatch_widgets.widgets.plots import Plots, loss_chart, metrics_chart, score_chart, share_chart
+from amatch_widgets.widgets.graphs import loss_chart, metrics_chart, score_chart, share_chart
+from amatch_widgets.widgets.plots import Plots
 from amatch_widgets.widgets.view import Desk
 
 
