@@ -28,13 +28,11 @@ __all__ = [
     "Rate",
     "ScoredPart",
     "part_rows_for",
-    "score_first",
     "score_missing",
     "score_part",
 ]
 
 _N_PARTS, _FEWEST, _MOST = 500, 2_000, 100_000
-_FIRST_LEAST = 1_000  # images that are scored again before all others, or one in a hundred
 _LOST = 3  # parts in a row of which nothing can be read: then it is the volume, and not the images
 _RECENT_S = 30.0  # what the rate is a mean of
 
@@ -170,51 +168,6 @@ def score_part(
         part.problems |= batch.problems
         part.n_left -= len(batch.indices) + len(batch.problems)
     return part
-
-
-def score_first(
-    source: ImageSource,
-    image: Preprocess,
-    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    parts: Parts,
-    cycle: Cycle,
-    *,
-    batch_size: int = 256,
-    threads: int = 2,
-) -> Generator[ScoringProgress]:
-    """Score what was highest in the cycle before, so that there is something to look at early.
-
-    Nothing to do in a first cycle, and where it has been done. Images that cannot be read are left to their
-    parts.
-
-    Parameters
-    ----------
-    source, image, score, parts, cycle, batch_size, threads
-        As for `score_missing`.
-
-    Yields
-    ------
-    ScoringProgress
-        After each batch; counts these images alone.
-    """
-    before = [c for c in parts.cycles() if c.number < cycle.number]
-    if not before or parts.first(cycle) or not parts.missing(cycle):
-        return
-    wanted = parts.highest(before[-1], min(max(_FIRST_LEAST, parts.n_images // 100), _MOST))
-    found, values, rate = [np.empty(0, np.int64)], [np.empty(0, np.float32)], Rate()
-    n_done, n = 0, parts.n_images
-    cut = spans(wanted, getattr(source, "chunk", 1))
-    for batch in stream(source, image, cut, batch_size=batch_size, threads=threads):
-        if len(batch.images):
-            found.append(batch.indices)
-            values.append(score(batch.images))
-        n_done += len(batch.indices) + len(batch.problems)
-        per_s = rate.add(len(batch.indices) + len(batch.problems))
-        yield ScoringProgress(n_done, n, per_s, (n - n_done) / per_s)
-    indices = np.concatenate(found)
-    order = np.argsort(indices)
-    ids = [source.ids[int(i)] for i in indices[order]]
-    parts.write_first(cycle, indices[order], ids, np.concatenate(values)[order])
 
 
 def score_missing(

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_first, score_missing, score_part
+from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
@@ -157,7 +158,7 @@ def test_parts_are_neither_many_nor_large_and_hold_whole_chunks():
 
 
 def test_the_highest_of_the_cycle_before_are_scored_first(parts, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    monkeypatch.setattr("amatch_widgets.archive.first._LEAST", 12)
     source = Holey(bad=[94])
     first = parts.begin("k", "")
     assert not list(score_first(source, PREPARE, score, parts, first))  # there is no cycle before
@@ -174,7 +175,7 @@ def test_the_highest_of_the_cycle_before_are_scored_first(parts, monkeypatch):
 
 
 def test_what_is_stopped_while_the_highest_are_scored_leaves_nothing_half(parts, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    monkeypatch.setattr("amatch_widgets.archive.first._LEAST", 12)
     list(score_missing(Holey(), PREPARE, score, parts, parts.begin("k", "")))
     second = parts.begin("k2", "")
     run = score_first(Holey(), PREPARE, score, parts, second, batch_size=2)
