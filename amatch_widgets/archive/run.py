@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from amatch_widgets.images.stream import spans, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -188,7 +191,7 @@ def score_missing(
     Parameters
     ----------
     source, image, score, batch_size, threads
-        As for `score_part`.
+        As for `score_part`; a `Together` is called by as many threads as it has devices.
     parts : Parts
     cycle : Cycle
 
@@ -209,10 +212,8 @@ def score_missing(
     n_done = parts.n_images - sum(stop - start for start, stop in map(parts.bounds, missing))
     open_parts: dict[int, ScoredPart] = {}
     held, rate = Held(source, parts, cycle, len(missing)), Rate()
-    for batch in stream(
-        source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads
-    ):
-        values = score(batch.images) if len(batch.images) else np.empty(0, np.float32)
+    batches = stream(source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads)
+    for batch, values in _scored(batches, score):
         for part in _deal(batch, values, parts, open_parts):
             if part.is_lost:
                 held.hold(part)
@@ -224,6 +225,30 @@ def score_missing(
         per_s = rate.add(n)
         yield ScoringProgress(n_done, parts.n_images, per_s, (parts.n_images - n_done) / per_s)
     held.finish()
+
+
+def _scored(
+    batches: Generator[Batch], score: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+    """Score batches, several at once where `score` says that it can."""
+
+    def values(batch: Batch) -> NDArray[np.float32]:
+        return score(batch.images) if len(batch.images) else np.empty(0, np.float32)
+
+    at_once = getattr(score, "at_once", 1)
+    if at_once == 1:
+        with contextlib.closing(batches):
+            yield from ((batch, values(batch)) for batch in batches)
+        return
+    waiting: deque[tuple[Batch, Future[NDArray[np.float32]]]] = deque()
+    with contextlib.closing(batches), ThreadPoolExecutor(at_once, "amatch-device") as executor:
+        for batch in batches:
+            waiting.append((batch, executor.submit(values, batch)))
+            if len(waiting) > at_once:  # one more than there are devices, so that none waits for this loop
+                done, found = waiting.popleft()
+                yield done, found.result()
+        for done, found in waiting:
+            yield done, found.result()
 
 
 def _spans_of(source: ImageSource, parts: Parts, missing: Iterable[int]) -> Iterator[NDArray[np.int64]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amatch_widgets.archive import first, run
+from amatch_widgets.archive import devices, first, run
+from amatch_widgets.images.stream import reading_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_precision", "score_few", "score_part"]
 
-_READING_THREADS = 2
+_LEAST_THREADS = 2  # that read for one task
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 _ready: dict[tuple[str, str, str], Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {}
 """What scores, by the ranker's key, its precision and the device; the last alone: it may fill a GPU."""
+_devices: dict[str, str] = {}
+"""By the name that was asked for, the device of this worker."""
 _making = threading.Lock()
 _scoring = threading.Lock()  # a network is one thread's at a time; others of the worker read meanwhile
 
@@ -36,7 +39,7 @@ def choose_precision(ranker: Ranker, device: str) -> str:
     """Measure which precision is faster here; see `Ranker.choose_precision`."""
     _import_torch()
     with _making, _scoring:
-        return ranker.choose_precision(device)
+        return ranker.choose_precision(_device(device))
 
 
 def score_few(
@@ -64,7 +67,7 @@ def score_few(
         _ready_for(ranker, device),
         wanted,
         batch_size=batch_size,
-        threads=_READING_THREADS,
+        threads=_threads(),
     )
     scored = [some for some, _ in found]
     return np.concatenate([indices for indices, _ in scored]), np.concatenate(
@@ -98,7 +101,7 @@ def score_part(
         parts.bounds(number),
         number=number,
         batch_size=batch_size,
-        threads=_READING_THREADS,
+        threads=_threads(),
     )
     if part.is_lost:
         return part
@@ -113,7 +116,7 @@ def _ready_for(ranker: Ranker, device: str) -> Callable[[NDArray[np.uint8]], NDA
     with _making:
         if key not in _ready:
             _keep_freed_memory()
-            made = ranker.ready(device)
+            made = ranker.ready(_device(device))
 
             def one_at_a_time(images: NDArray[np.uint8]) -> NDArray[np.float32]:
                 with _scoring:
@@ -122,6 +125,23 @@ def _ready_for(ranker: Ranker, device: str) -> Callable[[NDArray[np.uint8]], NDA
             _ready.clear()
             _ready[key] = one_at_a_time
         return _ready[key]
+
+
+def _device(name: str) -> str:
+    if name not in _devices:
+        _devices[name] = devices.claim(name)
+    return _devices[name]
+
+
+def _threads() -> int:
+    """Return how many threads read for one task; a worker has as many tasks at a time as Dask threads."""
+    torch = _import_torch()
+    n_gpus: int = torch.cuda.device_count()
+    if not n_gpus:
+        return _LEAST_THREADS  # the cores are for the network
+    # Other workers have the other GPUs, and their share of the cores.
+    n_tasks: int = importlib.import_module("distributed").get_worker().state.nthreads
+    return max(_LEAST_THREADS, reading_threads() // (n_tasks * n_gpus))
 
 
 def _import_torch() -> Any:

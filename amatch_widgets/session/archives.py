@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from amatch_widgets.archive.cluster import choose_precision, score_on_cluster
+from amatch_widgets.archive.devices import Together, devices_of
 from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import part_rows_for, score_missing
 from amatch_widgets.archive.scores import ArchiveScores
 from amatch_widgets.errors import NotTrainedError
 from amatch_widgets.events import Event, Message
+from amatch_widgets.images.stream import reading_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from amatch_widgets.session.scoreboard import Scoreboard
 
 __all__ = ["Archives"]
-
-_THREADS = 2
 
 
 class Archives:
@@ -114,9 +114,10 @@ class Archives:
         ranker = replace(ranker, precision=cast("Precision", cycle.precision))
         if parts.missing(cycle):
             if client is None:
-                how: Any = archive, ranker.image, ranker.ready(device), parts, cycle
-                yield from score_first(*how, batch_size=batch_size, threads=_THREADS)
-                yield from score_missing(*how, batch_size=batch_size, threads=_THREADS)
+                score = Together([ranker.ready(name) for name in devices_of(device)])
+                how: Any = archive, ranker.image, score, parts, cycle
+                yield from score_first(*how, batch_size=batch_size, threads=reading_threads())
+                yield from score_missing(*how, batch_size=batch_size, threads=reading_threads())
             else:
                 yield from score_on_cluster(
                     client, archive, ranker, parts, cycle, device=device, batch_size=batch_size

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amatch_widgets.archive.devices import Together
 from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
@@ -230,3 +233,34 @@ def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
     assert [row["index"] for row in found] == list(range(n))
     wanted = images[:, 0, 0].astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(np.array([row["score"] for row in found], np.float32), wanted)
+
+
+def test_several_devices_score_at_once_and_every_image_once(parts):
+    """Both wait until both are at work: one after the other would never end."""
+    both = threading.Barrier(2)
+
+    def on_a_device(images):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(60)
+        both.abort()  # once is enough: the last batch may be alone
+        return score(images)
+
+    cycle = parts.begin("k", "")
+    together = Together([on_a_device] * 2)
+    events = list(score_missing(Holey(bad={5}), PREPARE, together, parts, cycle, batch_size=7))
+    assert whole(parts, cycle, {5})
+    assert events[-1].done == N
+
+
+def test_an_error_on_one_of_several_devices_comes_out_and_keeps_what_is_there(parts):
+    def fails_late(images):
+        if images[0, 0, 0, 0] >= 60:
+            raise RuntimeError("out of memory")
+        return score(images)
+
+    cycle = parts.begin("k", "")
+    run = score_missing(Holey(), PREPARE, Together([fails_late] * 2), parts, cycle, batch_size=10, threads=1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(run)
+    assert parts.done(cycle) == [0, 1, 2, 3, 4, 5]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("amatch-device", "amatch-stream"))]
