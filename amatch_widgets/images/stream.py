@@ -44,8 +44,8 @@ def reading_threads() -> int:
     A quota of a container, which leaves all cores visible, is not known here: beyond 2 cores a few more
     threads than it allows may wait for each other.
     """
-    # Pillow, zarr and pyarrow decode without the GIL; astropy (FITS) is Python, and HDF5 has one lock for all:
-    # there more threads wait for each other. `benchmarks/scale.py --what reading` measures it.
+    # Pillow, zarr and pyarrow decode without the GIL; astropy (FITS) is Python, and HDF5 has one lock: there
+    # more threads wait for each other. `benchmarks/scale.py --what reading` measures it.
     if hasattr(os, "process_cpu_count"):
         n = os.process_cpu_count()  # Python 3.13: as the next line, and what PYTHON_CPU_COUNT says
     else:
