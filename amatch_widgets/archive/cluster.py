@@ -186,11 +186,11 @@ def _score_missing(
     progress = ScoringProgress(n_done, parts.n_images, 0.0, float("inf"))
     waiting = deque(missing)
     while waiting or hand.futures:
-        for number, lost in hand.work(worker.score_part, waiting, parts, cycle):
-            if lost is None:
+        for number, doubtful in hand.work(worker.score_part, waiting, parts, cycle):
+            if doubtful is None:
                 held.release()
             else:
-                held.hold(lost)
+                held.hold(doubtful)
             start, stop = parts.bounds(number)
             n_done += stop - start
             per_s = rate.add(stop - start)

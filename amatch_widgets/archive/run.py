@@ -92,10 +92,11 @@ class ScoredPart:
 
 
 class Held:
-    """Parts of which nothing can be read, held back until it shows whether that is the images' fault.
+    """Parts with images that cannot be read, held back until it shows whether that is the images' fault.
 
-    Where others after them can be read, they are written, with their problems. Where several in a row
-    cannot, the volume is gone, and they are left to the next run.
+    Where others after them can be read, they are written, with their problems. Where nothing can be read of
+    several in a row, the volume is gone, and they are left to the next run, with those before them of which
+    some images could no longer be read.
 
     Parameters
     ----------
@@ -110,25 +111,29 @@ class Held:
         self._held: list[ScoredPart] = []
 
     def hold(self, part: ScoredPart) -> None:
-        """Hold a part back; SourceError where it is one too many."""
+        """Hold a part with problems back; SourceError where it is the last of several without a score."""
         self._held.append(part)
-        if len(self._held) >= _LOST:
-            raise self._gone()
+        last = self._held[-_LOST:]
+        if len(last) == _LOST and all(part.is_lost for part in last):
+            raise self._gone(last)
+        # Where there are problems everywhere, no more than these wait.
+        while sum(not part.is_lost for part in self._held) > _LOST:
+            self._held.pop(0).write(*self._of)
 
     def release(self) -> None:
-        """Write what is held: another part could be read."""
+        """Write what is held: another part could be read, all of it."""
         for part in self._held:
             part.write(*self._of)
         self._held.clear()
 
     def finish(self) -> None:
         """Write what is held, unless nothing at all could be read: then SourceError."""
-        if self._held and len(self._held) == self._n_parts:
-            raise self._gone()
+        if len(self._held) == self._n_parts and self._held and all(part.is_lost for part in self._held):
+            raise self._gone(self._held)
         self.release()
 
-    def _gone(self) -> SourceError:
-        source, lost = self._of[0], self._held
+    def _gone(self, lost: list[ScoredPart]) -> SourceError:
+        source = self._of[0]
         index, why = next(iter(lost[0].problems.items()))
         n = sum(len(part.scores) for part in lost)
         return SourceError(
@@ -215,7 +220,7 @@ def score_missing(
     batches = stream(source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads)
     for batch, values in _scored(batches, score):
         for part in _deal(batch, values, parts, open_parts):
-            if part.is_lost:
+            if part.problems:
                 held.hold(part)
             else:
                 part.write(source, parts, cycle)

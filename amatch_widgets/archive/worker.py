@@ -85,7 +85,7 @@ def score_part(
     device: str,
     batch_size: int,
 ) -> run.ScoredPart | None:
-    """Score a part and write it. One of which nothing can be read is given back instead.
+    """Score a part and write it. One with images that cannot be read is given back instead.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def score_part(
         batch_size=batch_size,
         threads=_threads(),
     )
-    if part.is_lost:
+    if part.problems:
         return part
     part.write(source, parts, cycle)
     return None

@@ -1,4 +1,4 @@
-"""A Dask cluster of real processes on loopback, and the rows that it wrote."""
+"""A Dask cluster of real processes on loopback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import pyarrow.parquet as pq
 import pytest
 
 distributed = pytest.importorskip("distributed")
@@ -57,8 +56,3 @@ class Cluster:
     def kill(process):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(WAIT_S)
-
-
-def rows(parts, cycle):
-    """All rows of a cycle, in the order of the parts."""
-    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]

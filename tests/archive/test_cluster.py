@@ -19,7 +19,8 @@ from amatch_widgets.events import ScoringProgress
 from amatch_widgets.images.array import open_npy
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.backbone import build_classifier
-from tests.archive.processes import WAIT_S, Cluster, rows
+from tests.archive.helper import rows
+from tests.archive.processes import WAIT_S, Cluster
 
 distributed = pytest.importorskip("distributed")
 

@@ -19,6 +19,7 @@ from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
+from tests.archive.helper import rows
 
 PREPARE = Preprocess(size=8, channels=1)
 N = 95
@@ -50,13 +51,9 @@ def parts(tmp_path):
     return Parts.create(tmp_path / "x", fingerprint="ab", n_images=N, spec={}, part_rows=10)
 
 
-def table(parts, cycle):
-    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]
-
-
 def whole(parts, cycle, bad=()):
     """Whether each image is there once, with its score or its problem."""
-    found = table(parts, cycle)
+    found = rows(parts, cycle)
     assert [row["index"] for row in found] == list(range(N))
     for i, row in enumerate(found):
         assert row["id"] == f"{i:02d}"
@@ -115,6 +112,25 @@ def test_a_volume_that_disappears_stops_the_run_and_the_next_one_goes_on(parts):
     assert parts.done(cycle) == [0, 1, 2, 3]
     list(score_missing(Holey(), PREPARE, score, parts, cycle))
     assert whole(parts, cycle)
+
+
+def test_what_fails_just_before_the_volume_is_gone_is_left_to_the_next_run_too(parts):
+    """And not listed as unreadable for ever."""
+    cycle = parts.begin("k", "")
+    with pytest.raises(SourceError, match=r"None of 30 images in a row.*'50'"):
+        list(score_missing(Holey(bad=range(43, N)), PREPARE, score, parts, cycle, batch_size=5, threads=1))
+    assert parts.done(cycle) == [0, 1, 2, 3]
+    list(score_missing(Holey(), PREPARE, score, parts, cycle))
+    assert whole(parts, cycle)
+
+
+def test_where_each_part_has_a_bad_image_no_more_than_three_parts_wait(parts):
+    bad = set(range(3, N, 10))
+    cycle = parts.begin("k", "")
+    run = score_missing(Holey(bad=bad), PREPARE, score, parts, cycle, batch_size=10, threads=1)
+    n_waiting = [event.done // 10 - len(parts.done(cycle)) for event in run]
+    assert max(n_waiting) <= 4  # one of them is not whole yet
+    assert whole(parts, cycle, bad)
 
 
 def test_where_nothing_can_be_read_nothing_is_written(tmp_path):
@@ -209,10 +225,10 @@ for event in score_missing(source, Preprocess(size=8, channels=1), score, parts,
 
 
 def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
-    n, rows = 6_000, 200
+    n, part_rows = 6_000, 200
     images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), np.uint8)
     np.save(tmp_path / "images.npy", images)
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(n), str(rows)]
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(n), str(part_rows)]
     starts = []
     for stop_at in (1_000, 3_000):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
@@ -225,11 +241,7 @@ def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
     assert starts[1] > 64  # it went on
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=60)
     parts = Parts.open(tmp_path / "scores")
-    found = [
-        row
-        for file in parts.files(parts.cycles()[0])
-        for row in pq.read_table(file, partitioning=None).to_pylist()
-    ]
+    found = rows(parts, parts.cycles()[0])
     assert [row["index"] for row in found] == list(range(n))
     wanted = images[:, 0, 0].astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(np.array([row["score"] for row in found], np.float32), wanted)

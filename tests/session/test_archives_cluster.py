@@ -9,7 +9,8 @@ from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.ranker import Ranker
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import ScoringProgress
-from tests.archive.processes import WAIT_S, Cluster, rows
+from tests.archive.helper import rows
+from tests.archive.processes import WAIT_S, Cluster
 from tests.session.helper import SKY
 
 zarr = pytest.importorskip("zarr")
