@@ -14,12 +14,14 @@ from amatch_widgets.images.decode import UnreadableError, decode, model_channels
 from amatch_widgets.images.description import file_facts, header_facts
 from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
+from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.unreadable import plain_errors
 from amatch_widgets.images.wcs import find_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 __all__ = ["SUFFIXES", "FolderSource"]
@@ -27,6 +29,7 @@ __all__ = ["SUFFIXES", "FolderSource"]
 _COLOUR = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 SUFFIXES = frozenset({*_COLOUR, ".npy", *FITS_SUFFIXES})
 _TRIED = 16  # files of which the first readable one tells the channels
+_BLOCK = 2**17  # names that are Python objects at a time, beside those of one folder
 # No file ending looks like these: it begins with ".", or is "without ending".
 _OURS = ("image", "folder", "link", "broken", "hidden")
 _ESCAPED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
@@ -53,7 +56,7 @@ class FolderSource:
 
     Attributes
     ----------
-    ids : tuple of str
+    ids : sequence of str
         Paths relative to the folder with ``/`` between the parts, sorted. Bytes of a name that are no UTF-8
         are written as ``\udcXX``, so that each id is valid text.
     skipped : dict of str to str
@@ -74,21 +77,20 @@ class FolderSource:
     ) -> None:
         self._root = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
         self.name = name or _to_id(os.path.basename(self._root)) or self._root  # noqa: PTH119 - as above
-        files, self.skipped, others = _find(self._root)
-        if not files:
+        names = _Names()
+        self.skipped, others = _find(self._root, names)
+        if not len(names):
             raise SourceError(_nothing_found(self._root, self.skipped, others))
-        if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
+        if names.has_fits:
             import_fits()
         elif mask is not None:
             raise SourceError(
                 f"mask={mask!r} is of FITS files, and there is none in {self._root!r}. Leave it out."
             )
         self._mask = mask
-        named = sorted((_to_id(relative), relative) for relative in files)
-        self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
-        self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
-        has_colour = any(relative.lower().endswith(_COLOUR) for relative in files)
-        self.channels = 3 if has_colour else self._count_channels()
+        self.ids: Sequence[str] = PackedIds(names.sorted_ids())
+        self._odd = names.odd
+        self.channels = 3 if names.has_colour else self._count_channels()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -164,9 +166,55 @@ class FolderSource:
         return 3
 
 
-def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
-    """List the image files under `root`, what could not be looked at, and how many files of other types."""
-    files: list[str] = []
+class _Names:
+    """The names of very many files, as ids, in a few pieces of memory.
+
+    Attributes
+    ----------
+    odd : dict of str to str
+        Id to path, of the files whose paths are no valid text.
+    has_fits, has_colour : bool
+        Whether there is a file of such a type.
+    """
+
+    def __init__(self) -> None:
+        self.odd: dict[str, str] = {}
+        self.has_fits = self.has_colour = False
+        self._blocks: list[pa.LargeStringArray] = []
+        self._waiting: list[str] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._blocks)) + len(self._waiting)
+
+    def add(self, files: list[str]) -> None:
+        """Add the paths of one folder's files."""
+        ids = [_to_id(relative) for relative in files]
+        self.odd |= {image_id: path for image_id, path in zip(ids, files, strict=True) if image_id != path}
+        self.has_fits = self.has_fits or any(name.lower().endswith(FITS_SUFFIXES) for name in files)
+        self.has_colour = self.has_colour or any(name.lower().endswith(_COLOUR) for name in files)
+        self._waiting += ids
+        if len(self._waiting) >= _BLOCK:
+            self._pack()
+
+    def sorted_ids(self) -> pa.LargeStringArray:
+        """Return all ids, sorted, and forget them."""
+        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+        import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+        self._pack()
+        found = pa.concat_arrays(self._blocks)
+        self._blocks.clear()
+        return found.take(pc.sort_indices(found))  # UTF-8 sorts as its text does
+
+    def _pack(self) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+
+        self._blocks.append(pa.array(self._waiting, pa.large_string()))
+        self._waiting.clear()
+
+
+def _find(root: str, names: _Names) -> tuple[dict[str, str], Counter[str]]:
+    """Find the image files under `root`, what could not be looked at, and how many files of other types."""
     skipped: dict[str, str] = {}
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -192,13 +240,13 @@ def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
                 ) from exc
             skipped[_to_id(prefix)] = _plain(exc)
             continue
-        files += [prefix + name for name, kind in listing if kind == "image"]
+        names.add([prefix + name for name, kind in listing if kind == "image"])
         folders += [prefix + name + "/" for name, kind in listing if kind == "folder"]
         links += [prefix + name + "/" for name, kind in listing if kind == "link"]
         broken = [prefix + name for name, kind in listing if kind == "broken"]
         skipped |= {_to_id(relative): "it is a broken link or no ordinary file" for relative in broken}
         others.update(kind for _, kind in listing if kind not in _OURS)
-    return files, skipped, others
+    return skipped, others
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -142,6 +142,10 @@ class VectorClassifier(Classifier):
     @torch.no_grad()
     def on_features(self) -> tuple[NDArray[np.float32], float]:
         """Return weights, shape (n_features,), and a bias: the logit of *anomaly* from raw features."""
-        weight = self.head.weight[1] - self.head.weight[0]
-        bias = self.head.bias[1] - self.head.bias[0] - self.shift @ weight
-        return (self.matrix @ weight).cpu().numpy(), float(bias)
+        # Summed row by row: how a matrix product rounds depends on the number of threads, and each
+        # process that scores the same images makes these numbers anew.
+        weight, bias = (
+            np.diff(x.cpu().double().numpy(), axis=0)[0] for x in (self.head.weight, self.head.bias)
+        )
+        matrix, shift = (x.cpu().double().numpy() for x in (self.matrix, self.shift))
+        return (matrix * weight).sum(1).astype(np.float32), float(bias - (shift * weight).sum())
