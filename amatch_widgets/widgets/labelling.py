@@ -47,10 +47,10 @@ class Labelling(Part):
 
     def __init__(self, *args: Any) -> None:
         self._pages: OrderedDict[int, dict[str, str]] = OrderedDict()  # id to the reason it is shown for
-        self._alike: dict[
-            str, list[str]
-        ] = {}  # what looks the same as each image of the page, once it is known
-        self._awaited: dict[str, tuple[int | None, str | None]] = {}  # see `_await_twins`: action and label
+        # What looks the same as each image of the page, once it is known; and the images that were labelled
+        # before, each with its action and label.
+        self._alike: dict[str, list[str]] = {}
+        self._awaited: dict[str, tuple[int | None, str | None]] = {}
         super().__init__(*args)
 
     @property

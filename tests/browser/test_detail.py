@@ -198,6 +198,7 @@ def test_neighbours_are_visited_and_labelled_without_the_gallery(notebook, sky, 
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="anomaly"]')
     page.keyboard.press("n")
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="normal"]')
+    expect(page.locator(".amw-detail .amw-said")).to_have_text(f"{image_id}: normal, kept")
     assert labels(tmp_path)[image_id] == "normal"
     assert ids[0] not in labels(tmp_path)
     page.keyboard.press("Escape")
