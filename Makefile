@@ -32,7 +32,7 @@ $(VENV)/made:
 
 $(VENV)/has-lab: $(VENV)/made pyproject.toml constraints.txt
 	@echo "Installing the package and JupyterLab into $(VENV) (a few minutes the first time)"
-	$(INSTALL) -e '.[lab]'
+	$(INSTALL) -e '.[lab,fits]'
 	@touch $@
 
 $(VENV)/has-dev: $(VENV)/made pyproject.toml constraints.txt
@@ -75,12 +75,14 @@ browser: ## See that Chromium is there; install it where apt and root allow
 		exit 1; \
 	fi
 
-binder-test: ## Install what Binder installs into a fresh environment and run a small hunt there
+binder-test: ## Install what Binder installs into a fresh environment and run small hunts there
 	rm -rf build/binder
 	$(PYTHON) -m venv build/binder
 	build/binder/bin/python -m pip install -qq --disable-pip-version-check --no-input -r binder/requirements.txt -c constraints.txt
 	AMATCH_HEADLESS=1 AMATCH_IMAGES=1500 AMATCH_PAGES=2 AMATCH_STEPS=10 \
 		build/binder/bin/python notebooks/run.py notebooks/quickstart.ipynb --html build/binder/quickstart.html
+	AMATCH_HEADLESS=1 AMATCH_IMAGES=300 AMATCH_PAGES=1 AMATCH_STEPS=1 \
+		build/binder/bin/python notebooks/run.py notebooks/survey.ipynb --html build/binder/survey.html
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,6 +1,7 @@
 """Draw one galaxy of the synthetic sky: shapes, light, blur, noise and the stretch to eight bits.
 
-Lengths are in half-widths of the image: the centre is (0, 0) and the edges are at -1 and 1.
+Lengths are in half-widths of the image: the centre is (0, 0) and the edges are at -1 and 1, or at the reach
+of a canvas that shows more around it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NORMAL_KINDS", "RARE_KINDS", "draw"]
+__all__ = ["NOISE", "NORMAL_KINDS", "RARE_KINDS", "draw", "light_of"]
 
 NORMAL_KINDS = ("elliptical", "disc", "spiral")
 RARE_KINDS = ("merger", "ring", "lens")
@@ -41,10 +42,11 @@ class _Grid(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _grid(size: int) -> _Grid:
-    axis = ((np.arange(size, dtype=np.float32) + np.float32(0.5)) / size * 2 - 1).astype(np.float32)
-    half = np.exp(-0.5 * (np.arange(0, 3.5 * PSF_SIGMA, 2 / size) / PSF_SIGMA) ** 2)
-    return _Grid(axis[None], axis[:, None], (half / (2 * half.sum() - 1)).astype(np.float32), 2 / size)
+def _grid(size: int, reach: float) -> _Grid:
+    axis = (((np.arange(size, dtype=np.float32) + np.float32(0.5)) / size * 2 - 1) * reach).astype(np.float32)
+    pixel = 2 * reach / size
+    half = np.exp(-0.5 * (np.arange(0, 3.5 * PSF_SIGMA, pixel) / PSF_SIGMA) ** 2)
+    return _Grid(axis[None], axis[:, None], (half / (2 * half.sum() - 1)).astype(np.float32), pixel)
 
 
 def _blur(light: NDArray[np.float32], psf: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -67,8 +69,8 @@ class _Shape(NamedTuple):
 class _Canvas:
     """Light in three bands, shape (3, S, S) float32, and the ways to add to it."""
 
-    def __init__(self, size: int, rng: Generator) -> None:
-        self.grid = _grid(size)
+    def __init__(self, size: int, rng: Generator, reach: float = 1) -> None:
+        self.grid = _grid(size, reach)
         self.rng = rng
         self.light = np.zeros((3, size, size), np.float32)
 
@@ -140,12 +142,38 @@ def draw(kind: str, rng: Generator, size: int) -> NDArray[np.uint8]:
         Red, green, blue.
     """
     canvas = _Canvas(size, rng)
-    _field(canvas)
-    at = rng.normal(0, 0.03, 2)
-    _DRAW[kind](canvas, at, float(10 ** rng.uniform(-0.35, 0.25)))
-    if kind in NORMAL_KINDS and rng.random() < 0.2:  # noqa: PLR2004 - by chance on the same line of sight
-        _companion(canvas)
+    _draw_all(canvas, kind)
     return canvas.finish()
+
+
+def light_of(kind: str, rng: Generator, size: int, reach: float) -> NDArray[np.float32]:
+    """Draw the light alone of one object and what lies around it: no blur, no noise and no stretch.
+
+    Parameters
+    ----------
+    kind, rng
+        As for `draw`, which begins with the same object.
+    size : int
+        Side, in pixels.
+    reach : float, > 0
+        How far the edges are from the centre, in half-widths of an image of `draw`.
+
+    Returns
+    -------
+    ndarray of float32, shape (3, size, size), >= 0
+        Surface brightness in red, green and blue; `NOISE` is that of the sky of `draw`.
+    """
+    canvas = _Canvas(size, rng, reach)
+    _draw_all(canvas, kind)
+    return canvas.light
+
+
+def _draw_all(c: _Canvas, kind: str) -> None:
+    _field(c)
+    at = c.rng.normal(0, 0.03, 2)
+    _DRAW[kind](c, at, float(10 ** c.rng.uniform(-0.35, 0.25)))
+    if kind in NORMAL_KINDS and c.rng.random() < 0.2:  # noqa: PLR2004 - by chance on the same line of sight
+        _companion(c)
 
 
 def _field(c: _Canvas) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "ScoringProgress",
     "StateChanged",
     "StepDone",
+    "TopScored",
 ]
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,18 @@ class ScoresChanged(Event):
     cycle: int
     n_scored: int
     ranked_by: str = "deep"
+
+
+@dataclass(frozen=True, slots=True)
+class TopScored(Event):
+    """The images that ranked highest before a scoring have the new model's scores; the others follow.
+
+    `image_ids` are in the order of those scores, the highest first. They rank nothing yet: that follows when
+    all images are scored.
+    """
+
+    cycle: int
+    image_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,26 @@
 
 queries    two cycles of synthetic scores, in the Parquet parts that a scoring writes; then the top page, a
            page far down, filters by score and by id, the histogram, and the top with its ranks before
-ids        ten million ids as a Parquet source opens them, and the way back from one
+ids        ten million ids of each kind of source, and the way back from one: seconds and memory (files in
+           folders: a tenth, as they are made one by one)
 formats    images/s of `score_missing` on files of each format, against the bare model on images in memory,
            in turns; the default network at 64 px
 memory     peak memory of a scoring of 10^4, 10^5 and 10^6 images of a Zarr array
 cluster    the seconds of a scoring of a Zarr array by this process, and by a Dask cluster of one worker with
            all cores of this machine, in turns
+reading    images/s of reading alone, from each format, by 1, 2, 4 and 8 threads
+
+By name alone, as they take long or need a device:
+
+kill       a million tiny images: the process that scores them is killed twice (SIGKILL) and begun again;
+           whether each row is there once, and the seconds until it goes on
+gpu        on a CUDA device: images/s of each stage by itself (read, decode, stretch, transfer, compute) and
+           of the whole, from Zarr and JPEG files at 64 px, and the hours for 10^8 images
 
     python benchmarks/scale.py --what queries --rows 7 8    # 10^7 and 10^8 rows: 10 minutes, 1.5 GB of disk
     python benchmarks/scale.py --what ids formats memory
+    python benchmarks/scale.py --what kill
+    python benchmarks/scale.py --what gpu --images 200000
 """
 
 from __future__ import annotations
@@ -27,13 +38,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scale_ids
+import scale_kill
+import scale_stages
 from report import ROOT, peak_memory_mb, provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = 48
-WHAT = ("queries", "ids", "formats", "memory", "cluster")
+WHAT = ("queries", "ids", "formats", "memory", "cluster", "reading")
+_BY_NAME = ("kill", "gpu")
 
 
 def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
@@ -71,34 +86,41 @@ def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     return {"n": n, "made_s": round(made_s), "bytes_a_row": round(size / n / 2, 2), "seconds": seconds}
 
 
-def ids(n: int) -> dict[str, Any]:
-    """Open a Parquet file of `n` rows that has nothing but ids worth reading."""
-    import pyarrow as pa  # noqa: PLC0415 (in the child process alone)
-    import pyarrow.compute as pc  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+def ids(n: int) -> list[dict[str, Any]]:
+    """Open a source of `n` ids of each kind; made by one process, opened by another."""
+    found = []
+    for kind, share in scale_ids.KINDS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            _alone(scale_ids.make, kind, int(n * share), Path(scratch))
+            found.append(_alone(scale_ids.open_it, kind, int(n * share), Path(scratch)))
+        print(found[-1], file=sys.stderr, flush=True)
+    return found
 
-    import amatch_widgets as am  # noqa: PLC0415
+
+def kill(n: int) -> dict[str, Any]:
+    """Score tiny images, killed twice."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return scale_kill.kill(n, Path(scratch), _ranker)
+
+
+def reading(n: int, rounds: int) -> dict[str, Any]:
+    """Read the images of each format by several numbers of threads."""
+    import amatch_widgets as am  # noqa: PLC0415 (in the child process alone)
 
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "many.parquet")
-        with pq.ParquetWriter(path, pa.schema([("id", pa.string()), ("image", pa.binary())])) as writer:
-            for start in range(0, n, 10**6):
-                numbers = pa.array(np.arange(start, start + 10**6)).cast(pa.string())
-                names = pc.binary_join_element_wise(pa.scalar("tile_0123/cutout_"), numbers, "")
-                writer.write_table(pa.table({"id": names, "image": pa.nulls(10**6, pa.binary())}))
-        del numbers, names
-        before = peak_memory_mb()
-        started = time.perf_counter()
-        source = am.open_source(path)
-        opened_s = time.perf_counter() - started
-        started = time.perf_counter()
-        assert source.ids.index("tile_0123/cutout_7777777") == 7_777_777
+        paths = _written(_images(n), Path(scratch))
+        return scale_stages.reading({name: am.open_source(path) for name, path in paths.items()}, 64, rounds)
+
+
+def gpu(n: int, device: str = "cuda:0") -> dict[str, Any]:
+    """Measure the stages of a scoring of Zarr, and of JPEG files."""
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = _written(_images(n), Path(scratch))
         return {
-            "n": n,
-            "open_s": round(opened_s, 2),
-            "find_ms": round(1000 * (time.perf_counter() - started), 2),
-            "peak_mb": round(peak_memory_mb()),
-            "peak_before_mb": round(before),
+            name: scale_stages.stages(
+                paths[name], _ranker(), Path(scratch, f"scores of {name}"), device=device
+            )
+            for name in ("Zarr", "Zarr, zstd", "JPEG files")
         }
 
 
@@ -283,48 +305,80 @@ def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
         return process.submit(work, *arguments).result()
 
 
+def _has_cuda() -> bool:
+    import torch  # noqa: PLC0415 (for one of the programs)
+
+    return torch.cuda.is_available()
+
+
+# What each is called with, and how what it finds is shown.
+_MEASURE: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "queries": lambda given: [_alone(queries, 10**k, given.folder, given.repeats) for k in given.rows],
+    "ids": lambda given: ids(given.ids),
+    "formats": lambda given: _alone(formats, given.images, given.repeats),
+    "memory": lambda _: [_alone(memory, 10**power) for power in (4, 5, 6)],
+    "cluster": lambda given: _alone(cluster, 2 * given.images, given.repeats),
+    "reading": lambda given: _alone(reading, given.images, given.repeats),
+    "kill": lambda given: kill(given.kill_images),
+    "gpu": lambda given: _alone(gpu, given.images),
+}
+_SHOW: dict[str, Callable[[Any], list[list[Any]]]] = {
+    "queries": lambda found: [
+        ["rows", "bytes a row and cycle", *found[0]["seconds"]],
+        *([f"{r['n']:.0e}", r["bytes_a_row"], *(f"{s:.2f} s" for s in r["seconds"].values())] for r in found),
+    ],
+    "ids": lambda found: [
+        ["source", "ids", "opened, s", "an id found, ms", "more memory, MB"],
+        *([r["source"], f"{r['n']:.0e}", r["open_s"], r["find_ms"], r["more_mb"]] for r in found),
+    ],
+    "formats": lambda found: [
+        ["images from", "images/s", "share of the time that reading costs"],
+        *([name, f"{r['images_per_s']:,}", f"{r['reading_share']:.0%}"] for name, r in found.items()),
+    ],
+    "memory": lambda found: [
+        ["images", "images/s", "peak memory, MB"],
+        *([f"{r['n']:.0e}", f"{r['images_per_s']:,}", f"{r['peak_mb']:,}"] for r in found),
+    ],
+    "reading": lambda found: [
+        ["images from", *(f"{threads} threads" for threads in next(iter(found.values())))],
+        *([name, *(f"{rate:,}" for rate in rates.values())] for name, rates in found.items()),
+    ],
+    "gpu": lambda found: [
+        ["images from", "device", "stage", "images/s", "hours for 10^8"],
+        *(
+            [name, r["device"], stage, f"{rate:,}", r["hours_for_1e8"][stage]]
+            for name, r in found.items()
+            for stage, rate in r["images_per_s"].items()
+        ),
+    ],
+    "cluster": lambda found: [list(found), list(found.values())],
+    "kill": lambda found: [list(found), list(found.values())],
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
+    parser.add_argument("--what", nargs="+", choices=(*WHAT, *_BY_NAME), default=list(WHAT))
     parser.add_argument("--rows", nargs="+", type=int, default=[7], help="powers of ten, for the queries")
     parser.add_argument("--images", type=int, default=6000, help="of each format")
+    parser.add_argument("--ids", type=int, default=10**7, help="to open")
+    parser.add_argument("--kill-images", type=int, default=10**6, help="of the scoring that is killed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "scale", help="for large files")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
+    if "gpu" in arguments.what and not _has_cuda():
+        parser.error("--what gpu measures a CUDA device, and PyTorch sees none here; leave it out")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    if "queries" in arguments.what:
-        found["queries"] = [
-            _alone(queries, 10**power, arguments.folder, arguments.repeats) for power in arguments.rows
-        ]
-        names = list(found["queries"][0]["seconds"])
-        print("| rows | bytes a row and cycle | " + " | ".join(names) + " |\n|" + "---|" * (2 + len(names)))
-        for row in found["queries"]:
-            cells = [
-                f"{row['n']:.0e}",
-                f"{row['bytes_a_row']}",
-                *(f"{s:.2f} s" for s in row["seconds"].values()),
-            ]
-            print("| " + " | ".join(cells) + " |", flush=True)
-    if "ids" in arguments.what:
-        found["ids"] = _alone(ids, 10**7)
-        print(found["ids"], file=sys.stderr)
-    if "formats" in arguments.what:
-        found["formats"] = _alone(formats, arguments.images, arguments.repeats)
-        print("\n| images from | images/s | share of the time that reading costs |\n|---|---|---|")
-        for name, row in found["formats"].items():
-            print(f"| {name} | {row['images_per_s']:,} | {row['reading_share']:.0%} |", flush=True)
-    if "memory" in arguments.what:
-        found["memory"] = [_alone(memory, 10**power) for power in (4, 5, 6)]
-        print("\n| images | images/s | peak memory, MB |\n|---|---|---|")
-        for row in found["memory"]:
-            print(f"| {row['n']:.0e} | {row['images_per_s']:,} | {row['peak_mb']:,} |", flush=True)
-    if "cluster" in arguments.what:
-        found["cluster"] = _alone(cluster, 2 * arguments.images, arguments.repeats)
-        print(found["cluster"])
+    for name in arguments.what:
+        found[name] = _MEASURE[name](arguments)
+        head, *rows = _SHOW[name](found[name])
+        for row in (head, ["---"] * len(head), *rows):
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+        print()
     if arguments.json:
         print(json.dumps({"benchmark": "scale", **found, **provenance()}))
 

@@ -9,6 +9,7 @@ gives the same: eager float32 in PyTorch's default memory format, 256 images at 
 ratio_64px           our step, with soft pseudo-labels: every strong view is learnt from
 ratio_64px_whole     the same with frozen_stages=0: no weight is kept as it is
 ratio_64px_usual     with hard pseudo-labels: strong views without a sure one are left out
+ratio_64px_vectors   as ratio_64px, with the head that a session has: it sees the instant tier's vectors
 score_ratio, embed_ratio    images a second, ours over the plain loop's
 
     python benchmarks/step.py --json
@@ -38,13 +39,17 @@ _VARIANTS = {
     "": {},
     "_whole": {"frozen_stages": 0},
     "_usual": {"pseudo_labels": "hard"},
+    "_vectors": {"on_vectors": True},
 }
 
 
 class Ours:
-    """A training of ours on a synthetic sky, a few steps at a time."""
+    """A training of ours on a synthetic sky, a few steps at a time.
 
-    def __init__(self, size: int, device: str, **options: Any) -> None:
+    With `on_vectors` it starts from the instant tier's ranking, as in a session; else as a linear probe.
+    """
+
+    def __init__(self, size: int, device: str, *, on_vectors: bool = False, **options: Any) -> None:
         import amatch_widgets as am  # noqa: PLC0415 (before the reference imports timm)
         from amatch_widgets.images.pixels import PixelPool  # noqa: PLC0415
         from amatch_widgets.learn.feed import Feed  # noqa: PLC0415
@@ -61,11 +66,30 @@ class Ours:
             n_unlabelled=config.batch * config.unlabelled_ratio,
             seed=0,
         )
-        self._trainer = Trainer(config, 3)
+        start = ranking_of(sky, size, labels) if on_vectors else None
+        self._trainer = Trainer(config, 3, shape=start.shape if start else None)
+        self._trainer.start = start
 
     def seconds(self, n: int) -> list[float]:
         """Train `n` steps and return the seconds of each, after two that warm up."""
         return [record.seconds for record in self._trainer.steps(n + 2, self._feed)][2:]
+
+
+def ranking_of(sky: Any, size: int, labels: dict[int, int]) -> Any:
+    """Return the start of a training from the instant tier's ranking by some labels."""
+    from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415
+    from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415
+    from amatch_widgets.learn.projection import Projection  # noqa: PLC0415
+    from amatch_widgets.learn.start import Start  # noqa: PLC0415
+    from amatch_widgets.query.head import InstantHead  # noqa: PLC0415
+
+    embedder = Embedder(build_classifier("tf_efficientnet_lite0"), side=size, n_views=1)
+    raw = embedder.raw(np.stack([sky.read(i) for i in range(len(sky))]))
+    projection = Projection.fit(raw, embedder.blocks, seed=0)
+    head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), np.bool_), seed=0)
+    fit = head.fit(labels)
+    likely = np.argsort(-fit.scores)[: len(raw) // 50]
+    return Start(projection, size, 1, fit.weights, fit.bias, likely)
 
 
 def load_reference(shared: Path) -> Any:

@@ -375,3 +375,62 @@ def test_many_labels_are_drawn_by_the_seed_alone(monkeypatch):
     assert sorted(labels.values()) == ["anomaly"] * 20 + ["normal"] * 480
     assert {i for i, label in labels.items() if label == "anomaly"} <= case.anomalies
     assert labels == module.many(case, 3) != module.many(case, 4)
+
+
+# ---- explain.py -------------------------------------------------------------------------------
+
+
+def test_maps_are_timed_idle_and_beside_a_training():
+    small = ["--images", "120", "--explained", "2", "--backbone", "test_resnet"]
+    done = run("explain.py", *small, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["benchmark"] == "explain"
+    assert {"explained", "cores", "versions", "commit", "seeds"} <= set(figures)
+    assert figures["step_s"] > 0
+    for when in ("idle", "training"):
+        for kind in ("coarse", "fine"):
+            assert 0 < figures[f"{kind}_{when}_s"] <= figures[f"{kind}_{when}_longest_s"]
+
+
+# ---- scale.py ---------------------------------------------------------------------------------
+
+
+def test_a_gpu_is_measured_only_where_there_is_one():
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = run("scale.py", "--what", "gpu")
+    assert done.returncode == 2
+    assert "PyTorch sees none here" in done.stderr
+
+
+def test_every_stage_of_a_scoring_is_measured_and_the_whole(monkeypatch):
+    scale = load("scale", monkeypatch)
+    found = scale.gpu(300, "cpu")
+    for row in found.values():
+        assert list(row["images_per_s"]) == ["read", "decode", "stretch", "transfer", "compute", "whole"]
+        assert all(rate > 0 for rate in row["images_per_s"].values())
+        whole = row["images_per_s"]["whole"]
+        assert row["hours_for_1e8"]["whole"] == pytest.approx(1e8 / whole / 3600, rel=0.1)
+    assert len(scale._SHOW["gpu"](found)) == 1 + 3 * 6
+
+
+def test_ids_of_each_kind_of_source_are_opened_and_found(monkeypatch, tmp_path):
+    kinds = load("scale_ids", monkeypatch)
+    for kind in kinds.KINDS:
+        folder = tmp_path / kind
+        folder.mkdir()
+        kinds.make(kind, 2_100, folder)
+        assert kinds.open_it(kind, 2_100, folder)["n"] == 2_100
+
+
+def test_a_scoring_that_is_killed_twice_is_shown_to_be_whole():
+    done = run("scale.py", "--what", "kill", "--kill-images", "6000", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["kill"]
+    assert (found["rows"], found["each_once"], found["scores_as_alone"]) == (6_000, True, True)
+    assert found["killed_at"][0] >= 2_000
+    assert found["killed_at"][1] >= 4_000
+    assert all(lost >= 0 for lost in found["lost_images"])

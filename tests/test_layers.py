@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-PARTS = {"Controls", "Detail", "Gallery", "Plots", "Preview"}  # of the dashboard: of no use without a notebook
+# Of the dashboard: of no use without a notebook.
+PARTS = {"Controls", "Detail", "Gallery", "Plots", "Preview"}
 NOTEBOOK = {"ipywidgets", "ipyvuetify", "traitlets", "IPython", "comm"}
 
 

@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 
 import nbformat
+import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from PIL import Image
 
 from amatch_widgets import demo
@@ -94,6 +96,51 @@ def test_own_images_get_from_a_folder_to_a_shortlist(tmp_path, monkeypatch, with
         shortlist = list(csv.DictReader(file))
     assert {row["id"] for row in shortlist if row["score"]} == set(names.values())
     assert sum(row["label"] == "anomaly" for row in shortlist) == 8
+
+
+def test_a_survey_gets_from_its_tiles_to_candidates_on_the_sky(
+    tmp_path, monkeypatch, without_a_person, capsys
+):
+    monkeypatch.setenv("AMATCH_IMAGES", "300")
+    monkeypatch.setenv("AMATCH_PAGES", "1")
+    notebook = load_runner().run(FOLDER / "survey.ipynb", folder=tmp_path)
+    assert "page 1: " in capsys.readouterr().out
+    assert "'T02-000': \"100% of its pixels are missing in the band 'Y'" in text_of(notebook)
+    run = tmp_path / "runs" / "survey-300"
+    for name in ("candidates.vot", "candidates.fits"):
+        candidates = Table.read(run / name)
+        assert len(candidates) == 100
+        assert abs(candidates["ra"] - 150).max() < 0.1
+        assert abs(candidates["dec"] - 2).max() < 0.1
+    assert (run / "candidates.reg").read_text().count("point(") == 100
+    (cutouts,) = run.glob("cutouts-*")
+    assert len(list(cutouts.glob("*.png"))) == 24
+    journal = [json.loads(line) for line in (run / "labels.jsonl").read_text().splitlines()]
+    assert sum(line.get("by") == "truth" for line in journal) == 24
+
+
+def test_the_survey_notebook_labels_nothing_for_a_person(tmp_path, monkeypatch):
+    monkeypatch.delenv("AMATCH_HEADLESS", raising=False)
+    monkeypatch.setenv("AMATCH_IMAGES", "150")  # of which five are rare
+    notebook = load_runner().run(FOLDER / "survey.ipynb", folder=tmp_path)
+    assert "Nothing was labelled." in text_of(notebook)
+    journal = (tmp_path / "runs" / "survey-150" / "labels.jsonl").read_text().splitlines()
+    assert len(journal) == 50
+
+
+def test_an_archive_is_scored_here_and_on_a_cluster(tmp_path, monkeypatch, without_a_person):
+    pytest.importorskip("distributed")
+    for name, value in {"IMAGES": 300, "ARCHIVE": 200, "WORKERS": 1}.items():
+        monkeypatch.setenv(f"AMATCH_{name}", str(value))
+    text = text_of(load_runner().run(FOLDER / "cluster.ipynb", folder=tmp_path))
+    assert "ArchiveScores(200 images, cycle 1) - complete" in text
+    assert "1 workers" in text
+    assert "ArchiveScores(200 images, cycle 2)\n" in text
+    assert "rank_before" in text
+    (archive,) = (tmp_path / "runs" / "cluster-300" / "session" / "archives").iterdir()
+    here, there = (pq.read_table(archive / f"cycle=000{n}" / "part-00000.parquet") for n in (1, 2))
+    assert here["score"].null_count == there["score"].null_count == 0
+    assert here["score"] != there["score"]
 
 
 def test_a_cell_that_fails_fails_the_run(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """A folder of Parquet parts that many processes may fill: whole parts only, and each of them once.
 
     archive.json                 what was scored: source, number of images, images of a part
-    cycle=0003/model.json        with which model
+    cycle=0003/model.json        with which model, in which precision
     cycle=0003/part-00012.parquet    index, id, score (null where there is none), problem (why there is none)
     cycle=0003/first.parquet     the same of the highest of the cycle before, until their parts are there
 
@@ -54,14 +54,17 @@ class Cycle:
     number : int
         Cycles are counted from 1.
     key : str
-        Which model: two with the same key give the same scores.
+        Which model: two with the same key give the same scores, in one precision.
     note : str
         Which model, in plain words.
+    precision : str
+        What it computes in, chosen once for all that score the cycle; "auto" leaves it to each of them.
     """
 
     number: int
     key: str
     note: str
+    precision: str = "auto"
 
     @property
     def folder(self) -> str:
@@ -176,23 +179,33 @@ class Parts:
         for number in numbers:
             record = _read_json(self.root / f"cycle={number:04d}" / _MODEL)
             try:
-                found.append(Cycle(number=number, key=str(record["key"]), note=str(record["note"])))
+                precision = str(record.get("precision", "auto"))
+                cycle = Cycle(
+                    number=number, key=str(record["key"]), note=str(record["note"]), precision=precision
+                )
+                found.append(cycle)
             except (KeyError, TypeError) as error:
                 raise _damaged(self.root / f"cycle={number:04d}" / _MODEL, error) from error
         return found
 
-    def begin(self, key: str, note: str) -> Cycle:
-        """Return the last cycle if it is of this model, or begin another.
+    def begun(self, key: str) -> Cycle | None:
+        """Return the last cycle if it is of this model; None if another has to be begun."""
+        cycles = self.cycles()
+        return cycles[-1] if cycles and cycles[-1].key == key else None
+
+    def begin(self, key: str, note: str, precision: str = "auto") -> Cycle:
+        """Return the last cycle if it is of this model, with its own precision, or begin another.
 
         Raises
         ------
         WorkspaceError
             If it cannot be written.
         """
+        if (begun := self.begun(key)) is not None:
+            return begun
         cycles = self.cycles()
-        if cycles and cycles[-1].key == key:
-            return cycles[-1]
-        cycle = Cycle(number=cycles[-1].number + 1 if cycles else 1, key=key, note=note)
+        number = cycles[-1].number + 1 if cycles else 1
+        cycle = Cycle(number=number, key=key, note=note, precision=precision)
         _write(self.root / cycle.folder / _MODEL, json.dumps(asdict(cycle)).encode())
         return cycle
 

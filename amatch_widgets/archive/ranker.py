@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.learn.backbone import Classifier
+    from amatch_widgets.learn.inference import Precision
 
     Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -99,8 +100,29 @@ class Model:
         shape = asdict(model.shape) if isinstance(model, VectorClassifier) else None
         return cls(save(tensors), backbone, int(model.mean.shape[1]), shape)
 
-    def logits(self, device: str) -> Score:
-        """Return what gives the logit of *anomaly* of images."""
+    def logits(self, device: str, precision: Precision) -> Score:
+        """Return what gives the logit of *anomaly* of images, each the same whatever is beside it."""
+        network, weights, bias = self._loaded(device, precision)
+        if weights is None:
+            return lambda images: np.diff(network.logits(images))[:, 0]
+        # No matrix product: how that rounds depends on how many images there are.
+        return lambda images: np.asarray((network.raw(images) * weights).sum(1) + bias, np.float32)
+
+    def precision_on(self, device: str, side: int) -> Precision:
+        """Measure which precision is faster, for images of a side.
+
+        Returns
+        -------
+        {"float32", "bfloat16"}
+        """
+        network, weights, _ = self._loaded(device, "auto")
+        if weights is None:
+            network.logits(np.zeros((1, side, side, self.channels), np.uint8))
+        found: Precision = network.precision
+        return found
+
+    def _loaded(self, device: str, precision: Precision) -> tuple[Any, NDArray[np.float32] | None, float]:
+        """Return an `Inference`; or an `Embedder`, and the weights and the bias of its features."""
         from safetensors.torch import load  # noqa: PLC0415 (imports torch)
 
         from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
@@ -112,14 +134,12 @@ class Model:
         base = build_classifier(self.backbone, channels=self.channels, weights="random")
         if self.shape is None:
             base.load_state_dict(load(self.tensors))
-            inference = Inference(base.to(choose_device(device)))
-            return lambda images: inference.logits(images) @ np.array([-1, 1], np.float32)
+            return Inference(base.to(choose_device(device)), precision=precision), None, 0.0
         model = VectorClassifier(base, VectorShape(**self.shape))
         model.load_state_dict(load(self.tensors))
         model = model.to(choose_device(device))
-        embedder = Embedder(model, side=model.side, n_views=model.shape.n_views)
-        weights, bias = model.on_features()
-        return lambda images: np.asarray(embedder.raw(images) @ weights + bias, np.float32)
+        embedder = Embedder(model, side=model.side, n_views=model.shape.n_views, precision=precision)
+        return embedder, *model.on_features()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -142,6 +162,9 @@ class Ranker:
     ladders : tuple of Ladder
         In "both": from the logits of `instant` and of `deep` to normal scores, and from the sum of those to
         the logit of the score.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the networks. Where several processes score, or one after the other, "auto" would let each
+        choose by its own clock: see `choose_precision`.
     """
 
     ranked_by: Literal["instant", "deep", "both"]
@@ -151,6 +174,7 @@ class Ranker:
     deep: Model | None = None
     weight: float = 0.0
     ladders: tuple[Ladder, ...] = ()
+    precision: Precision = "auto"
 
     @classmethod
     def blended(
@@ -185,7 +209,7 @@ class Ranker:
 
     @functools.cached_property
     def key(self) -> str:
-        """32 hex digits that say which scores it gives."""
+        """32 hex digits that say which scores it gives, but for the rounding of its precision."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps([self.ranked_by, self.image.to_dict(), self.weight]).encode())
         for model in (self.instant, self.deep):
@@ -193,6 +217,22 @@ class Ranker:
         for ladder in self.ladders:
             digest.update(ladder.x.tobytes() + ladder.y.tobytes())
         return digest.hexdigest()
+
+    def choose_precision(self, device: str = "auto") -> Precision:
+        """Measure which precision is faster; of two models the trained one is asked.
+
+        Parameters
+        ----------
+        device : str
+            As for `ready`.
+
+        Returns
+        -------
+        {"float32", "bfloat16"}
+        """
+        model = self.instant if self.ranked_by == "instant" else self.deep
+        assert model is not None  # it ranks
+        return model.precision_on(device, self.image.size)
 
     def ready(self, device: str = "auto") -> Score:
         """Return what scores images: uint8 (N, S, S, C), prepared as by `image`, to float32 (N,) in [0, 1].
@@ -202,8 +242,9 @@ class Ranker:
         device : str
             "auto", "cpu", "cuda" or "cuda:1"; see `TrainConfig`.
         """
-        instant = self.instant.logits(device) if self.instant and self.ranked_by != "deep" else None
-        deep = self.deep.logits(device) if self.deep and self.ranked_by != "instant" else None
+        how = device, self.precision
+        instant = self.instant.logits(*how) if self.instant and self.ranked_by != "deep" else None
+        deep = self.deep.logits(*how) if self.deep and self.ranked_by != "instant" else None
         if instant is not None and deep is not None:
             ours, theirs, back = self.ladders
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from amatch_widgets.images.stream import spans, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -28,13 +31,11 @@ __all__ = [
     "Rate",
     "ScoredPart",
     "part_rows_for",
-    "score_first",
     "score_missing",
     "score_part",
 ]
 
 _N_PARTS, _FEWEST, _MOST = 500, 2_000, 100_000
-_FIRST_LEAST = 1_000  # images that are scored again before all others, or one in a hundred
 _LOST = 3  # parts in a row of which nothing can be read: then it is the volume, and not the images
 _RECENT_S = 30.0  # what the rate is a mean of
 
@@ -91,10 +92,11 @@ class ScoredPart:
 
 
 class Held:
-    """Parts of which nothing can be read, held back until it shows whether that is the images' fault.
+    """Parts with images that cannot be read, held back until it shows whether that is the images' fault.
 
-    Where others after them can be read, they are written, with their problems. Where several in a row
-    cannot, the volume is gone, and they are left to the next run.
+    Where others after them can be read, they are written, with their problems. Where nothing can be read of
+    several in a row, the volume is gone, and they are left to the next run, with those before them of which
+    some images could no longer be read.
 
     Parameters
     ----------
@@ -109,25 +111,29 @@ class Held:
         self._held: list[ScoredPart] = []
 
     def hold(self, part: ScoredPart) -> None:
-        """Hold a part back; SourceError where it is one too many."""
+        """Hold a part with problems back; SourceError where it is the last of several without a score."""
         self._held.append(part)
-        if len(self._held) >= _LOST:
-            raise self._gone()
+        last = self._held[-_LOST:]
+        if len(last) == _LOST and all(part.is_lost for part in last):
+            raise self._gone(last)
+        # Where there are problems everywhere, no more than these wait.
+        while sum(not part.is_lost for part in self._held) > _LOST:
+            self._held.pop(0).write(*self._of)
 
     def release(self) -> None:
-        """Write what is held: another part could be read."""
+        """Write what is held: another part could be read, all of it."""
         for part in self._held:
             part.write(*self._of)
         self._held.clear()
 
     def finish(self) -> None:
         """Write what is held, unless nothing at all could be read: then SourceError."""
-        if self._held and len(self._held) == self._n_parts:
-            raise self._gone()
+        if len(self._held) == self._n_parts and self._held and all(part.is_lost for part in self._held):
+            raise self._gone(self._held)
         self.release()
 
-    def _gone(self) -> SourceError:
-        source, lost = self._of[0], self._held
+    def _gone(self, lost: list[ScoredPart]) -> SourceError:
+        source = self._of[0]
         index, why = next(iter(lost[0].problems.items()))
         n = sum(len(part.scores) for part in lost)
         return SourceError(
@@ -172,51 +178,6 @@ def score_part(
     return part
 
 
-def score_first(
-    source: ImageSource,
-    image: Preprocess,
-    score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    parts: Parts,
-    cycle: Cycle,
-    *,
-    batch_size: int = 256,
-    threads: int = 2,
-) -> Generator[ScoringProgress]:
-    """Score what was highest in the cycle before, so that there is something to look at early.
-
-    Nothing to do in a first cycle, and where it has been done. Images that cannot be read are left to their
-    parts.
-
-    Parameters
-    ----------
-    source, image, score, parts, cycle, batch_size, threads
-        As for `score_missing`.
-
-    Yields
-    ------
-    ScoringProgress
-        After each batch; counts these images alone.
-    """
-    before = [c for c in parts.cycles() if c.number < cycle.number]
-    if not before or parts.first(cycle) or not parts.missing(cycle):
-        return
-    wanted = parts.highest(before[-1], min(max(_FIRST_LEAST, parts.n_images // 100), _MOST))
-    found, values, rate = [np.empty(0, np.int64)], [np.empty(0, np.float32)], Rate()
-    n_done, n = 0, parts.n_images
-    cut = spans(wanted, getattr(source, "chunk", 1))
-    for batch in stream(source, image, cut, batch_size=batch_size, threads=threads):
-        if len(batch.images):
-            found.append(batch.indices)
-            values.append(score(batch.images))
-        n_done += len(batch.indices) + len(batch.problems)
-        per_s = rate.add(len(batch.indices) + len(batch.problems))
-        yield ScoringProgress(n_done, n, per_s, (n - n_done) / per_s)
-    indices = np.concatenate(found)
-    order = np.argsort(indices)
-    ids = [source.ids[int(i)] for i in indices[order]]
-    parts.write_first(cycle, indices[order], ids, np.concatenate(values)[order])
-
-
 def score_missing(
     source: ImageSource,
     image: Preprocess,
@@ -235,7 +196,7 @@ def score_missing(
     Parameters
     ----------
     source, image, score, batch_size, threads
-        As for `score_part`.
+        As for `score_part`; a `Together` is called by as many threads as it has devices.
     parts : Parts
     cycle : Cycle
 
@@ -256,12 +217,10 @@ def score_missing(
     n_done = parts.n_images - sum(stop - start for start, stop in map(parts.bounds, missing))
     open_parts: dict[int, ScoredPart] = {}
     held, rate = Held(source, parts, cycle, len(missing)), Rate()
-    for batch in stream(
-        source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads
-    ):
-        values = score(batch.images) if len(batch.images) else np.empty(0, np.float32)
+    batches = stream(source, image, _spans_of(source, parts, missing), batch_size=batch_size, threads=threads)
+    for batch, values in _scored(batches, score):
         for part in _deal(batch, values, parts, open_parts):
-            if part.is_lost:
+            if part.problems:
                 held.hold(part)
             else:
                 part.write(source, parts, cycle)
@@ -271,6 +230,30 @@ def score_missing(
         per_s = rate.add(n)
         yield ScoringProgress(n_done, parts.n_images, per_s, (parts.n_images - n_done) / per_s)
     held.finish()
+
+
+def _scored(
+    batches: Generator[Batch], score: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+    """Score batches, several at once where `score` says that it can."""
+
+    def values(batch: Batch) -> NDArray[np.float32]:
+        return score(batch.images) if len(batch.images) else np.empty(0, np.float32)
+
+    at_once = getattr(score, "at_once", 1)
+    if at_once == 1:
+        with contextlib.closing(batches):
+            yield from ((batch, values(batch)) for batch in batches)
+        return
+    waiting: deque[tuple[Batch, Future[NDArray[np.float32]]]] = deque()
+    with contextlib.closing(batches), ThreadPoolExecutor(at_once, "amatch-device") as executor:
+        for batch in batches:
+            waiting.append((batch, executor.submit(values, batch)))
+            if len(waiting) > at_once:  # one more than there are devices, so that none waits for this loop
+                done, found = waiting.popleft()
+                yield done, found.result()
+        for done, found in waiting:
+            yield done, found.result()
 
 
 def _spans_of(source: ImageSource, parts: Parts, missing: Iterable[int]) -> Iterator[NDArray[np.int64]]:

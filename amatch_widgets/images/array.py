@@ -1,50 +1,44 @@
-"""Images in one array: in memory, or memory-mapped from a ``.npy`` file."""
+"""Images in one array."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.ids import NumberedIds, check_ids, check_index, hash_ids
-from amatch_widgets.images.place import as_place, name_of, size_of, spec_of
-from amatch_widgets.images.remote import Remote
-from amatch_widgets.images.unreadable import in_words
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
 __all__ = [
     "ArraySource",
-    "RemoteArray",
     "channels_last",
+    "check_array",
     "hwc",
-    "open_npy",
     "plain_pixels",
     "read_npy_header",
+    "unmasked",
 ]
 
 
 class ArraySource:
-    """Images in one array, in memory or memory-mapped.
+    """Images in one array in memory.
 
     Parameters
     ----------
-    images : ndarray or RemoteArray, shape (N, H, W) or (N, H, W, C)
-        Any boolean, integer or real dtype. It is not copied.
+    images : ndarray, shape (N, H, W) or (N, H, W, C)
+        Any boolean, integer or real dtype. It is not copied. Masked pixels of a masked array are no data:
+        NaN, and 0 in arrays of 8 bits. If it is a memory map, its file must not be
+        shortened meanwhile: the operating system ends a process that reads lost pages. Open the path of a
+        ``.npy`` file instead.
     ids : sequence of str, optional
         One unique id per image; default the zero-padded position (``"000"``, ``"001"``, ...).
     name : str
         Short name for people.
-    path : path or URL, optional
-        The ``.npy`` file behind a memory map; without it the source cannot be opened again. The file must
-        not be shortened while it is open: the operating system ends a process that reads lost pages.
 
     Raises
     ------
@@ -54,15 +48,13 @@ class ArraySource:
 
     def __init__(
         self,
-        images: NDArray[Any] | RemoteArray,
+        images: NDArray[Any],
         *,
         ids: Iterable[str] | None = None,
         name: str = "array",
-        path: str | os.PathLike[str] | Remote | None = None,
     ) -> None:
+        check_array(images.shape, images.dtype, "array")
         self._images = images
-        self._path = None if path is None else as_place(path)
-        _check_array(images, "array" if path is None else f"file {self._path!r}")
         self._own_ids = None if ids is None else check_ids(ids, len(images))
         self.name = name
         self.channels: int = images.shape[3] if images.ndim == 4 else 1  # noqa: PLR2004 - NHWC
@@ -75,19 +67,16 @@ class ArraySource:
         return f"ArraySource({self.name!r}, {self._images.shape}, {self._images.dtype})"
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Pickle a memory map by its path: NumPy alone would write all the pixels."""
-        if self._path is None:
-            return _rebuild, (self._images, self._own_ids, self.name)
-        return open_npy, (self._path, self._own_ids, self.name)
+        return _rebuild, (self._images, self._own_ids, self.name)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image as (H, W, C); see `ImageSource.read`. The hint `min_side` is not used."""
         del min_side
         index = check_index(index, len(self))
         try:
-            image = plain_pixels(np.array(self._images[index]))
-        except OSError as exc:  # a memory map on a disk, or a server, that went away
-            raise ImageReadError(self.ids[index], in_words(exc)) from exc
+            image = plain_pixels(unmasked(self._images[index]))
+        except ValueError as exc:
+            raise ImageReadError(self.ids[index], str(exc)) from exc
         return image if image.ndim == 3 else image[..., None]  # noqa: PLR2004 - (H, W, C)
 
     def fingerprint(self) -> str:
@@ -95,73 +84,8 @@ class ArraySource:
         return hash_ids(self._own_ids or (), f"{self._images.shape} {self._images.dtype.str}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the path or URL of the ``.npy`` file; an array in memory has none and cannot be reopened."""
-        if self._path is None:
-            return {"kind": "array"}
-        spec: dict[str, Any] = {"kind": "npy", **spec_of(self._path)}
-        if self._own_ids is not None:
-            spec["ids"] = list(self._own_ids)
-        return spec
-
-
-class RemoteArray:
-    """An array in a ``.npy`` file on a server, along whose first axis parts are read.
-
-    Thread safety: nothing changes; each reading opens the file for itself.
-
-    Parameters
-    ----------
-    place : Remote
-
-    Raises
-    ------
-    OSError, ValueError
-        It cannot be read, or is no such file.
-    """
-
-    def __init__(self, place: Remote) -> None:
-        self._place = place
-        with place.open() as file:
-            self.shape, is_fortran, self.dtype = read_npy_header(file)
-            self._start, size = file.tell(), size_of(file)
-        self.ndim = len(self.shape)
-        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        if is_fortran and self.ndim > 1:
-            raise ValueError("its images do not lie one after the other (Fortran order)")
-        if self.ndim and self._start + self.shape[0] * self._row_bytes > size:
-            raise ValueError(f"its pixels go on after its end at byte {size}")
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: int) -> NDArray[Any]:
-        with self._place.open() as file:
-            file.seek(self._start + index * self._row_bytes)
-            return np.frombuffer(file.read(self._row_bytes), self.dtype).reshape(self.shape[1:])
-
-
-def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, whether it is in Fortran order, and dtype of a ``.npy`` file at its start."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-    return read(file)
-
-
-def open_npy(
-    path: str | os.PathLike[str] | Remote, ids: Iterable[str] | None = None, name: str | None = None
-) -> ArraySource:
-    """Open a ``.npy`` file, on a disk as a memory map; see `ArraySource`."""
-    place = as_place(path)
-    try:
-        images = (
-            RemoteArray(place) if isinstance(place, Remote) else np.lib.format.open_memmap(place, mode="r")
-        )
-    except (OSError, ValueError, EOFError, SyntaxError) as exc:
-        raise SourceError(
-            f"{place!r} cannot be opened as a .npy array: {exc}. It may be cut off, or hold Python "
-            "objects or several arrays; write one array of a numeric dtype with numpy.save."
-        ) from exc
-    return ArraySource(images, ids=ids, name=name or Path(name_of(place)).stem, path=place)
+        """Say what it is; an array in memory cannot be opened again."""
+        return {"kind": "array"}
 
 
 def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
@@ -183,6 +107,36 @@ def plain_pixels(image: NDArray[Any]) -> NDArray[Any]:
         return image.astype(kind, copy=False)
     with np.errstate(over="ignore"):
         return image.astype(np.float32, copy=False)
+
+
+def unmasked(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image as memory of its own, its masked pixels as ones without data.
+
+    Parameters
+    ----------
+    image : ndarray or masked array of any boolean, integer or real dtype, any shape
+
+    Returns
+    -------
+    ndarray, same shape
+        Where pixels are masked NaN, and float32 or float64 for it; but of 8 bits, which are shown as they are
+        and not by their range, masked pixels are 0.
+
+    Raises
+    ------
+    ValueError
+        If all pixels are masked; in plain words.
+    """
+    mask = np.ma.getmask(image)
+    pixels = np.array(np.ma.getdata(image))
+    if mask is np.ma.nomask or not mask.any():
+        return pixels
+    if mask.all():
+        raise ValueError("all its pixels are masked")
+    if pixels.dtype.itemsize > 1 and pixels.dtype.kind != "f":
+        pixels = pixels.astype(np.float64 if pixels.dtype.itemsize > 2 else np.float32)  # noqa: PLR2004 - exact
+    pixels[mask] = np.nan if pixels.dtype.kind == "f" else 0
+    return pixels
 
 
 def hwc(shape: tuple[int, ...], *, limit: int | None = None) -> tuple[int, int, int]:
@@ -221,22 +175,32 @@ def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> Arra
     return ArraySource(images, ids=ids, name=name)
 
 
-def _check_array(images: NDArray[Any] | RemoteArray, what: str) -> None:
-    if isinstance(images, np.ma.MaskedArray):
-        raise SourceError(
-            f"The {what} is a masked array: its mask would be lost. Fill it first, e.g. images.filled(0)."
-        )
-    found = f"The {what} has shape {images.shape} and dtype {images.dtype}"
-    if images.dtype.kind not in "biuf":
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether it is in Fortran order, and dtype of a ``.npy`` file at its start."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def check_array(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
+    """Refuse an array that is no set of images; `what` names it, e.g. "array".
+
+    Raises
+    ------
+    SourceError
+        If it has no image, a wrong number of dimensions or no numbers.
+    """
+    found = f"The {what} has shape {shape} and dtype {dtype}"
+    if dtype.kind not in "biuf":
         raise SourceError(
             f"{found}: that is no real number per pixel. Convert it to uint8, uint16 or float32."
         )
-    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] > 4:  # noqa: PLR2004 - (H, W, 3 or 4)
+    if len(shape) == 3 and shape[2] in (3, 4) and shape[1] > 4:  # noqa: PLR2004 - (H, W, 3 or 4)
         raise SourceError(
             f"{found}, which looks like one single image. Allowed is (N, H, W) or (N, H, W, C); "
             "add the first axis with images[None], or the last with images[..., None]."
         )
-    if images.ndim not in (3, 4):
+    if len(shape) not in (3, 4):
         raise SourceError(f"{found}. Allowed is (N, H, W) or (N, H, W, C): many images of equal size.")
-    if 0 in images.shape:
+    if 0 in shape:
         raise SourceError(f"{found}: there is no image in it. At least one image of one pixel is needed.")

@@ -12,13 +12,15 @@ import numpy as np
 
 from amatch_widgets.errors import ConfigError, ImageReadError, SourceError
 from amatch_widgets.images.cutout import corners, cut, grids_on
+from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.host import is_url
 from amatch_widgets.images.ids import check_index, hash_ids
 from amatch_widgets.images.objects import read_objects
 from amatch_widgets.images.remote import Remote, remote_from_spec
+from amatch_widgets.images.row import file_row, memory_row
 from amatch_widgets.images.table import import_astropy, open_table
 from amatch_widgets.images.tiles import Tiles
-from amatch_widgets.images.unreadable import UnreadableError
+from amatch_widgets.images.unreadable import UnreadableError, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,6 +139,7 @@ class CatalogueSource:
         self.name = name or _stem(self._path) or "catalogue"
         self.bands = None if bands is None else tuple(bands)
         self.channels = len(self.bands or ("",))
+        self._table = table if self._path is None else None  # only to describe its objects
         self._objects = read_objects(open_table(self._path or table), self._tiles, **self._columns)
         self.ids: Sequence[str] = self._objects.ids
         self.skipped = self._objects.skipped
@@ -157,7 +160,7 @@ class CatalogueSource:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the path of the table; one in memory goes along, without its other columns."""
         if self._path is None:
-            return _rebuilt, (self.__dict__,)
+            return _rebuilt, ({**self.__dict__, "_table": None},)
         return partial(CatalogueSource, self._path, **self._options(), name=self.name), ()
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[np.float32]:
@@ -211,6 +214,23 @@ class CatalogueSource:
         ra, dec = float(place[0][0]), float(place[1][0])
         return (ra, dec) if np.isfinite(ra) and abs(dec) <= 90 else None  # noqa: PLR2004 - the pole
 
+    def describe(self, index: int) -> dict[str, str]:
+        """Return the other columns of an object's row; nothing where the table has changed since.
+
+        Of a table of more than 64 MB that can only be read from its beginning (CSV) nothing is told.
+        """
+        index = check_index(index, len(self))
+        try:
+            with plain_errors():
+                if self._path is not None:
+                    row = file_row(self._path, index, self._objects.columns)
+                else:
+                    row = {} if self._table is None else memory_row(self._table, index)
+        except (UnreadableError, OSError):
+            return {}
+        known = tuple(name for name in self._objects.columns if name is not None)
+        return row_facts(row, known) if self._is_of(row, index) else {}
+
     def fingerprint(self) -> str:
         """Return a hash of ids, positions, bands and size; the tiles are not looked at."""
         objects, digest = self._objects, hashlib.blake2b(digest_size=8)
@@ -229,6 +249,20 @@ class CatalogueSource:
         if self.bands is not None:
             options["bands"] = [list(pair) for pair in (self._tiles.patterns or {}).items()]  # in their order
         return {"kind": "catalogue", "path": self._path, **options}
+
+    def _is_of(self, row: Mapping[str, Any], index: int) -> bool:
+        """Whether a row, read now, is that of an object as it was when the table was opened."""
+        objects = self._objects
+        *places, by_id = objects.columns
+        for name, values in zip(places, (objects.first, objects.second), strict=True):
+            value = row.get(name)
+            try:
+                number = np.nan if value is None or value == "" else float(value)
+            except (TypeError, ValueError):
+                return False
+            if not np.isclose(number, values[index], rtol=1e-12, atol=0, equal_nan=True):
+                return False
+        return by_id is None or str(row.get(by_id)).rstrip(" ") == self.ids[index].rstrip(" ")
 
     def _options(self) -> dict[str, Any]:
         return {

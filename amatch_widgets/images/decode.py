@@ -14,9 +14,18 @@ from amatch_widgets.images.unreadable import UnreadableError, plain_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-__all__ = ["MAX_BANDS", "MAX_BYTES", "MAX_PIXELS", "UnreadableError", "decode", "model_channels"]
+__all__ = [
+    "MAX_BANDS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "UnreadableError",
+    "decode",
+    "model_channels",
+    "pillow_pixels",
+]
 
 MAX_PIXELS = 200_000_000  # 0.6 GB as RGB: more is an attack or not a cutout
 MAX_BANDS = 16  # of FITS and .npy: a first axis that is longer is one of many images
@@ -31,7 +40,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
+def decode(file: IO[bytes], *, min_side: int | None = None, mask: int | str | None = None) -> NDArray[Any]:
     """Decode one JPEG, PNG, TIFF, FITS or .npy file, told apart by its first bytes.
 
     Parameters
@@ -39,6 +48,8 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
     file : binary file at its start
     min_side : int, optional
         A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as no side gets below this, in pixels.
+    mask : int or str, optional
+        Number or EXTNAME of the HDU of a FITS file that tells which pixels are bad; see `decode_fits`.
 
     Returns
     -------
@@ -64,7 +75,7 @@ def decode(file: IO[bytes], *, min_side: int | None = None) -> NDArray[Any]:
         if head.startswith(_TIFF):
             return _decode_tiff(file)
         if head.startswith((_FITS, _GZIP)):
-            return _decode_fits(file, is_packed=head.startswith(_GZIP))
+            return _decode_fits(file, mask, is_packed=head.startswith(_GZIP))
         if head.startswith(_NPY):
             return _decode_npy(file)
     if not head:
@@ -97,7 +108,7 @@ def _decode_jpeg(file: IO[bytes], min_side: int | None) -> NDArray[Any]:
     _check_size(*image.size)
     if min_side is not None:
         image.draft(image.mode, (min_side, min_side))
-    return _pillow_pixels(image)
+    return pillow_pixels(image)
 
 
 def _decode_png(file: IO[bytes], head: bytes) -> NDArray[Any]:
@@ -106,7 +117,7 @@ def _decode_png(file: IO[bytes], head: bytes) -> NDArray[Any]:
     image = PngImageFile(file)
     _check_size(*image.size)
     if head[24] != 16:  # noqa: PLR2004 - the bit depth in IHDR, always the first chunk
-        return _pillow_pixels(image)
+        return pillow_pixels(image)
     # Pillow keeps 16-bit grey, but cuts 16-bit colour down to 8 bits: not to be mixed in one folder. So the
     # upper and the lower bytes are decoded one after the other, the latter as if the file were
     # little-endian. (imagecodecs decodes 16 bits at once, but each damaged file costs it a reference to
@@ -134,7 +145,8 @@ def _raw_pixels(image: ImageFile, arrangement: str) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _pillow_pixels(image: ImageFile) -> NDArray[Any]:
+def pillow_pixels(image: Image) -> NDArray[Any]:
+    """Return the pixels of a Pillow image of 8 bits or less as grey, RGB or RGBA, uint8, shape (H, W, C)."""
     target = {"1": "L", "L": "L", "LA": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}.get(image.mode, "RGB")
     if image.mode == "P" and "transparency" in image.info:
         target = "RGBA"
@@ -179,15 +191,15 @@ def _decode_tiff(file: IO[bytes]) -> NDArray[Any]:
     return _grey_alpha_to_rgba(pixels) if alpha else pixels
 
 
-def _decode_fits(file: IO[bytes], *, is_packed: bool) -> NDArray[Any]:
+def _decode_fits(file: IO[bytes], mask: int | str | None, *, is_packed: bool) -> NDArray[Any]:
     import gzip  # noqa: PLC0415 - seldom needed
 
     from amatch_widgets.images.hdu import decode_fits  # noqa: PLC0415 - it imports this module
 
     if not is_packed:
-        return decode_fits(file)
+        return decode_fits(file, mask)
     with gzip.open(file) as unpacked:
-        return decode_fits(cast("IO[bytes]", unpacked))
+        return decode_fits(cast("IO[bytes]", unpacked), mask)
 
 
 def _decode_npy(file: IO[bytes]) -> NDArray[Any]:

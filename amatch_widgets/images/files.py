@@ -11,8 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.decode import UnreadableError, decode, model_channels
+from amatch_widgets.images.description import file_facts, header_facts
 from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
+from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.place import as_place, name_of, spec_of
 from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.remote_files import RemoteFiles
@@ -22,6 +24,7 @@ from amatch_widgets.images.wcs import find_position
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from amatch_widgets.images.place import Place
@@ -31,6 +34,7 @@ __all__ = ["SUFFIXES", "FolderSource"]
 _COLOUR = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 SUFFIXES = frozenset({*_COLOUR, ".npy", *FITS_SUFFIXES})
 _TRIED = 16  # files of which the first readable one tells the channels
+_BLOCK = 2**17  # names that are Python objects at a time, beside those of one folder
 # No file ending looks like these: it begins with ".", or is "without ending".
 _OURS = ("image", "folder", "link", "broken", "hidden")
 _ESCAPED = re.compile(r"[\udc80-\udcff]|\\udc[89a-f][0-9a-f]")
@@ -51,10 +55,13 @@ class FolderSource:
         The folder.
     name : str, optional
         Short name for people; default the folder's name.
+    mask : int or str, optional
+        Number or EXTNAME of the HDU of each FITS file that tells which pixels are bad, those where it is not
+        0; they count as NaN.
 
     Attributes
     ----------
-    ids : tuple of str
+    ids : sequence of str
         Paths relative to the folder with ``/`` between the parts, sorted. Bytes of a name that are no UTF-8
         are written as ``\udcXX``, so that each id is valid text.
     skipped : dict of str to str
@@ -70,26 +77,32 @@ class FolderSource:
         There are FITS files, and astropy is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Remote, *, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | Remote, *, name: str | None = None, mask: int | str | None = None
+    ) -> None:
         self._root = as_place(path)
         self.name = name or _to_id(name_of(self._root)) or str(self._root)
         self._states: RemoteFiles | None = None
         self.skipped: dict[str, str]
+        names = _Names()
         if isinstance(self._root, Remote):
-            self._states = RemoteFiles(self._root, SUFFIXES, _to_id)
-            files, self.skipped, others = self._states.names, {}, self._states.others
+            self._states = RemoteFiles(self._root, SUFFIXES, _to_id, names.add)
+            self.skipped, others = {}, self._states.others
         else:
-            files, self.skipped, others = _find(self._root)
-        if not files:
+            self.skipped, others = _find(self._root, names)
+        if not len(names):
             raise SourceError(_nothing_found(self._root, self.skipped, others))
-        if any(relative.lower().endswith(FITS_SUFFIXES) for relative in files):
+        if names.has_fits:
             import_fits()
-        # Files on a server have this order already, and are opened by their place in it.
-        named = sorted((_to_id(relative), relative) for relative in files)
-        self.ids: Sequence[str] = tuple(image_id for image_id, _ in named)
-        self._odd = {image_id: relative for image_id, relative in named if image_id != relative}
-        has_colour = any(relative.lower().endswith(_COLOUR) for relative in files)
-        self.channels = 3 if has_colour else self._count_channels()
+        elif mask is not None:
+            raise SourceError(
+                f"mask={mask!r} is of FITS files, and there is none in {self._root!r}. Leave it out."
+            )
+        self._mask = mask
+        # Files on a server have this order already, and their states are found by their place in it.
+        self.ids: Sequence[str] = PackedIds(names.sorted_ids())
+        self._odd = names.odd
+        self.channels = 3 if names.has_colour else self._count_channels()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,7 +124,7 @@ class FolderSource:
         index = check_index(index, len(self))
         try:
             with self._opened(index) as file:
-                return decode(file, min_side=min_side)
+                return decode(file, min_side=min_side, mask=self._mask)
         except UnreadableError as exc:
             raise ImageReadError(self.ids[index], str(exc)) from exc.__cause__
         except OSError as exc:
@@ -135,22 +148,42 @@ class FolderSource:
         except (UnreadableError, OSError):  # reading the image says why
             return None
 
+    def describe(self, index: int) -> dict[str, str]:
+        """Return name and date of the file, and of a FITS file some cards of its header.
+
+        Of files on a server the name alone: to ask for more would take too long.
+        """
+        path = self.path_of(index)
+        if isinstance(path, Remote):
+            return {"File name": path.name}
+        try:
+            facts = file_facts(path)
+            if path.name.lower().endswith(FITS_SUFFIXES):
+                with plain_errors(), path.open("rb") as packed, open_fits(packed) as file:
+                    hdu = next(image_hdus(file), None)
+                    facts |= {} if hdu is None else header_facts(file, hdu)
+        except (UnreadableError, OSError):  # reading the image says why
+            return {}
+        return facts
+
     def fingerprint(self) -> str:
         """Return a hash of all ids; the files are not opened."""
-        return hash_ids(self.ids, "folder")
+        return hash_ids(self.ids, "folder" if self._mask is None else f"folder {self._mask!r}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the folder's absolute path or URL."""
-        return {"kind": "folder", **spec_of(self._root)}
+        """Return the folder's absolute path or URL, and the mask if it was given."""
+        spec: dict[str, Any] = {"kind": "folder", **spec_of(self._root)}
+        return spec if self._mask is None else {**spec, "mask": self._mask}
 
     def _relative(self, index: int) -> str:
         image_id = self.ids[check_index(index, len(self))]
         return self._odd.get(image_id, image_id)
 
     def _opened(self, index: int) -> IO[bytes]:
+        relative = self._relative(index)
         if self._states is not None:
-            return self._states.open(index)
-        return Path(str(self._root), self._relative(index)).open("rb")
+            return self._states.open(index, relative)
+        return Path(str(self._root), relative).open("rb")
 
     def _count_channels(self) -> int:
         for index in range(min(len(self), _TRIED)):
@@ -159,9 +192,55 @@ class FolderSource:
         return 3
 
 
-def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
-    """List the image files under `root`, what could not be looked at, and how many files of other types."""
-    files: list[str] = []
+class _Names:
+    """The names of very many files, as ids, in a few pieces of memory.
+
+    Attributes
+    ----------
+    odd : dict of str to str
+        Id to path, of the files whose paths are no valid text.
+    has_fits, has_colour : bool
+        Whether there is a file of such a type.
+    """
+
+    def __init__(self) -> None:
+        self.odd: dict[str, str] = {}
+        self.has_fits = self.has_colour = False
+        self._blocks: list[pa.LargeStringArray] = []
+        self._waiting: list[str] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._blocks)) + len(self._waiting)
+
+    def add(self, files: list[str]) -> None:
+        """Add the paths of one folder's files."""
+        ids = [_to_id(relative) for relative in files]
+        self.odd |= {image_id: path for image_id, path in zip(ids, files, strict=True) if image_id != path}
+        self.has_fits = self.has_fits or any(name.lower().endswith(FITS_SUFFIXES) for name in files)
+        self.has_colour = self.has_colour or any(name.lower().endswith(_COLOUR) for name in files)
+        self._waiting += ids
+        if len(self._waiting) >= _BLOCK:
+            self._pack()
+
+    def sorted_ids(self) -> pa.LargeStringArray:
+        """Return all ids, sorted, and forget them."""
+        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+        import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+        self._pack()
+        found = pa.concat_arrays(self._blocks)
+        self._blocks.clear()
+        return found.take(pc.sort_indices(found))  # UTF-8 sorts as its text does
+
+    def _pack(self) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - as above
+
+        self._blocks.append(pa.array(self._waiting, pa.large_string()))
+        self._waiting.clear()
+
+
+def _find(root: str, names: _Names) -> tuple[dict[str, str], Counter[str]]:
+    """Find the image files under `root`, what could not be looked at, and how many files of other types."""
     skipped: dict[str, str] = {}
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -187,13 +266,13 @@ def _find(root: str) -> tuple[list[str], dict[str, str], Counter[str]]:
                 ) from exc
             skipped[_to_id(prefix)] = _plain(exc)
             continue
-        files += [prefix + name for name, kind in listing if kind == "image"]
+        names.add([prefix + name for name, kind in listing if kind == "image"])
         folders += [prefix + name + "/" for name, kind in listing if kind == "folder"]
         links += [prefix + name + "/" for name, kind in listing if kind == "link"]
         broken = [prefix + name for name, kind in listing if kind == "broken"]
         skipped |= {_to_id(relative): "it is a broken link or no ordinary file" for relative in broken}
         others.update(kind for _, kind in listing if kind not in _OURS)
-    return files, skipped, others
+    return skipped, others
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

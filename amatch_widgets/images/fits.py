@@ -14,18 +14,22 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import channels_last, hwc, plain_pixels
 from amatch_widgets.images.decode import MAX_BANDS, MAX_BYTES
+from amatch_widgets.images.description import header_facts
 from amatch_widgets.images.hdu import (
     ImageHdu,
     check_size,
     image_hdus,
     image_shape,
     import_fits,
+    masked,
     read_hdu,
+    split_masks,
 )
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import KEPT_BYTES, Kept
 from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.place import as_place, name_of, open_place, size_of, spec_of
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 from amatch_widgets.images.wcs import find_position
 
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amatch_widgets.images.place import Place
-    from amatch_widgets.images.remote import Remote
 
 __all__ = ["FitsSource"]
 
@@ -62,6 +65,10 @@ class FitsSource:
     hdu : int or str, optional
         Number or EXTNAME of the HDU with the cube. Default: the one HDU with images; if there are many, each
         is one image.
+    mask : int or str, optional
+        Number or EXTNAME of the HDU that tells which pixels are bad, those where it is not 0; they count as
+        NaN. Of a cube it has a plane (H, W) or channels for each image; or one plane, (H, W), for all. Where
+        each image has an HDU of its own, so has each mask, all of one EXTNAME, in the order of the images.
     name : str, optional
         Short name for people; default the name of the file.
 
@@ -83,11 +90,16 @@ class FitsSource:
     bands: tuple[str, ...] | None = None
 
     def __init__(
-        self, path: str | os.PathLike[str] | Remote, *, hdu: int | str | None = None, name: str | None = None
+        self,
+        path: str | os.PathLike[str] | Remote,
+        *,
+        hdu: int | str | None = None,
+        mask: int | str | None = None,
+        name: str | None = None,
     ) -> None:
         import_fits()
         self._path = as_place(path)
-        self._hdu = hdu
+        self._hdu, self._mask = hdu, mask
         self.name = name or name_of(self._path).partition(".")[0] or name_of(self._path)
         try:
             with plain_errors():
@@ -100,7 +112,9 @@ class FitsSource:
                 "it with astropy.io.fits.info."
             ) from exc
         try:
+            hdus, masks = (hdus, []) if mask is None else split_masks(hdus, mask)
             self._cube, self._images = _layout(hdus, hdu)
+            self._masks = _fitting(masks, self._cube, len(self))
         except UnreadableError as exc:
             raise SourceError(f"{self._path!r} is no set of images: {exc}.") from exc
         self._kept = Kept()
@@ -119,7 +133,7 @@ class FitsSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the path; the file is opened again."""
-        return partial(FitsSource, hdu=self._hdu, name=self.name), (self._path,)
+        return partial(FitsSource, hdu=self._hdu, mask=self._mask, name=self.name), (self._path,)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image; see `ImageSource.read`. The hint `min_side` is not used."""
@@ -169,16 +183,35 @@ class FitsSource:
         except (UnreadableError, OSError):  # reading the image says why
             return None
 
+    def describe(self, index: int) -> dict[str, str]:
+        """Return some cards of the header of an image: object, filter, exposure and the like.
+
+        Nothing of a file on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
+        hdu = self._images[check_index(index, len(self))] if self._cube is None else self._cube
+        try:
+            with plain_errors(), self._open() as file:
+                return header_facts(file, hdu)
+        except (UnreadableError, OSError):  # reading the image says why
+            return {}
+
     def fingerprint(self) -> str:
         """Return a hash of the ids, shapes and types; pixels are not looked at."""
         found = self._images if self._cube is None else [self._cube]
         kinds = " ".join(f"{h.shape} {h.bitpix} {h.scale} {h.zero} {h.blank}" for h in found)
-        return hash_ids(self.ids if self._cube is None else (), f"fits {kinds}")
+        mask = "" if self._mask is None else f" {self._mask!r}"
+        return hash_ids(self.ids if self._cube is None else (), f"fits {kinds}{mask}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute path or URL, and the HDU if it was given."""
-        spec: dict[str, Any] = {"kind": "fits", **spec_of(self._path)}
-        return spec if self._hdu is None else {**spec, "hdu": self._hdu}
+        """Return the absolute path or URL, and HDU and mask if they were given."""
+        given = {"hdu": self._hdu, "mask": self._mask}
+        return {
+            "kind": "fits",
+            **spec_of(self._path),
+            **{name: value for name, value in given.items() if value is not None},
+        }
 
     def _open(self) -> IO[bytes]:
         """Open the file; UnreadableError if it is not the one that it was."""
@@ -191,10 +224,19 @@ class FitsSource:
         return file
 
     def _read(self, file: IO[bytes], index: int) -> NDArray[Any]:
-        cube = self._cube
-        if cube is None:
+        if self._cube is None:
             hdu = self._images[index]
-            return channels_last(read_hdu(file, hdu).reshape(image_shape(hdu.shape)))
+            image = channels_last(read_hdu(file, hdu).reshape(image_shape(hdu.shape)))
+        else:
+            image = self._plane(file, self._cube, index)
+        if not self._masks:
+            return image
+        mask = self._masks[index if self._cube is None else 0]
+        is_of_all = self._cube is None or len(mask.shape) == 2  # noqa: PLR2004 - (H, W)
+        return masked(image, read_hdu(file, mask) if is_of_all else self._plane(file, mask, index))
+
+    def _plane(self, file: IO[bytes], cube: ImageHdu, index: int) -> NDArray[Any]:
+        """Read one of a stack of images, as (H, W, C)."""
         if cube.tile is None:
             return channels_last(read_hdu(file, cube.plane(index)))
         return self._unpacked_plane(cube, index)
@@ -211,7 +253,7 @@ class FitsSource:
                 images = plain_pixels(np.asarray(hdus[cube.number].section[first : first + size]))
             return images, images.nbytes
 
-        images: NDArray[Any] = self._kept.get(first, load)
+        images: NDArray[Any] = self._kept.get((cube.number, first), load)
         return np.array(channels_last(images[index - first]))  # of its own memory
 
     def _make_ids(self) -> Sequence[str]:
@@ -276,6 +318,23 @@ def _layout(hdus: list[ImageHdu], wanted: int | str | None) -> tuple[ImageHdu | 
                 f"has the images, hdu=...; there are {listed}"
             ) from None
     return None, hdus
+
+
+def _fitting(masks: list[ImageHdu], cube: ImageHdu | None, n: int) -> list[ImageHdu]:
+    """Return the masks of a file, if there are as many as it needs."""
+    if not masks:
+        return []
+    if cube is None and len(masks) != n:
+        raise UnreadableError(f"it has {len(masks)} masks named {masks[0].name!r} for {n} images")
+    if cube is not None:
+        shape = masks[0].shape
+        if len(masks) > 1 or (len(shape) > 2 and shape[0] != n):  # noqa: PLR2004 - (H, W)
+            raise UnreadableError(
+                f"it has {len(masks)} masks, the first of shape {shape}, for a cube of shape {cube.shape}. "
+                "One mask is needed, (H, W) or with a plane for each image; name it by its number"
+            )
+        check_size(masks[0] if len(shape) == 2 else masks[0].plane(0))  # noqa: PLR2004 - (H, W)
+    return masks
 
 
 def _as_cube(hdu: ImageHdu) -> ImageHdu:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 
 from amatch_widgets.errors import MissingExtraError
-from amatch_widgets.images.array import channels_last, hwc, plain_pixels
+from amatch_widgets.images.array import channels_last, hwc, plain_pixels, unmasked
 from amatch_widgets.images.decode import MAX_BANDS, MAX_BYTES, MAX_PIXELS
 from amatch_widgets.images.unreadable import UnreadableError
 
@@ -31,14 +31,17 @@ __all__ = [
     "image_hdus",
     "image_shape",
     "import_fits",
+    "masked",
     "open_fits",
     "read_hdu",
     "read_header",
     "scaled",
+    "split_masks",
 ]
 
 FITS_SUFFIXES = (".fits", ".fit", ".fz", ".fits.gz", ".fit.gz")
 _BLOCK = 2880  # bytes: headers and data are whole numbers of it
+_LISTED = 10  # HDUs in a message
 _MAX_HEADER = 4000  # blocks; those of real files have some tens
 _END = b"END" + b" " * 77
 KINDS = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}  # by BITPIX
@@ -189,12 +192,14 @@ def check_size(hdu: ImageHdu) -> None:
         )
 
 
-def decode_fits(file: IO[bytes]) -> NDArray[Any]:
+def decode_fits(file: IO[bytes], mask: int | str | None = None) -> NDArray[Any]:
     """Read the first image of a FITS file.
 
     Parameters
     ----------
     file : binary file that can seek, at its start
+    mask : int or str, optional
+        Number or EXTNAME of the HDU that tells which pixels are bad: those where it is not 0.
 
     Returns
     -------
@@ -206,11 +211,61 @@ def decode_fits(file: IO[bytes]) -> NDArray[Any]:
     UnreadableError
         There is none, it is damaged, or a stack of images; in plain words.
     """
-    hdu = next(image_hdus(file), None)
+    hdus = image_hdus(file)
+    masks: list[ImageHdu] = []
+    if mask is not None:
+        images, masks = split_masks(list(hdus), mask)
+        hdus = iter(images)
+    hdu = next(hdus, None)
     if hdu is None:
         raise UnreadableError("there is no image in it, at most tables")
-    shape = image_shape(hdu.shape)
-    return channels_last(read_hdu(file, hdu).reshape(shape))
+    image = channels_last(read_hdu(file, hdu).reshape(image_shape(hdu.shape)))
+    return masked(image, read_hdu(file, masks[0])) if masks else image
+
+
+def split_masks(hdus: list[ImageHdu], mask: int | str) -> tuple[list[ImageHdu], list[ImageHdu]]:
+    """Tell the images of a file from the masks, which are all the HDUs of a name, or that of a number.
+
+    Raises
+    ------
+    UnreadableError
+        There is no such HDU.
+    """
+    by_name = isinstance(mask, str)
+    is_mask = [h.name.upper() == str(mask).upper() if by_name else h.number == mask for h in hdus]
+    if not any(is_mask):
+        there = ", ".join(f"{h.number} {h.name!r}" for h in hdus[:_LISTED]) or "none"
+        raise UnreadableError(f"mask={mask!r} is none of its HDUs with pixels: {there}")
+    pairs = list(zip(hdus, is_mask, strict=True))
+    return [h for h, found in pairs if not found], [h for h, found in pairs if found]
+
+
+def masked(image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Take the data out of the pixels of an image that a mask calls bad.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, uint16 or float32, shape (H, W, C)
+    mask : ndarray, shape (H, W), (H, W, C) or (C, H, W), also with axes of length 1 before
+        Bad where it is not 0.
+
+    Returns
+    -------
+    ndarray of uint8 or float32, or as it was where no pixel is bad, shape (H, W, C)
+        As of `unmasked`.
+
+    Raises
+    ------
+    UnreadableError
+        If the mask has another size, or all pixels are bad.
+    """
+    bad = channels_last(mask.reshape(image_shape(mask.shape))) != 0
+    if bad.shape[:2] != image.shape[:2] or bad.shape[2] not in (1, image.shape[2]):
+        raise UnreadableError(f"its mask has shape {mask.shape} and the image {image.shape}")
+    try:
+        return plain_pixels(unmasked(np.ma.array(image, mask=np.broadcast_to(bad, image.shape))))
+    except ValueError as exc:
+        raise UnreadableError(str(exc)) from exc
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

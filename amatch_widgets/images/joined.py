@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
+from amatch_widgets.images.description import describe
 from amatch_widgets.images.ids import check_index, hash_ids, sort_indices
 from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.source import ImageSource, open_source, read_many, source_from_spec
@@ -112,6 +113,12 @@ class JoinedSource:
         source, own = self._find(index)
         return _position(source, own)
 
+    def describe(self, index: int) -> dict[str, str]:
+        """Return the name of its source, and what that knows of the image."""
+        source, own = self._find(index)
+        name = next(key for key, one in self._sources.items() if one is source)
+        return {"Source": name, **describe(source, own)}
+
     def fingerprint(self) -> str:
         """Return a hash of the fingerprints and names of the sources, and of ids that were given."""
         parts = [f"{key}\n{source.fingerprint()}" for key, source in self._sources.items()]
@@ -201,6 +208,10 @@ class Subset:
     def position(self, index: int) -> tuple[float, float] | None:
         """Return the right ascension and declination, ICRS, degrees; None if the source says none."""
         return _position(self._source, self._own(index))
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Return what the source knows of the image."""
+        return describe(self._source, self._own(index))
 
     def fingerprint(self) -> str:
         """Return a hash of the fingerprint of the source and of the indices."""

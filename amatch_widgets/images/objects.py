@@ -62,6 +62,8 @@ class Objects:
         Whether the tiles were found by their headers.
     skipped : dict of str to str
         Tiles whose headers cannot be used, with the reason.
+    columns : (str, str, str or None)
+        The columns of the two numbers of the position, and of the ids.
     """
 
     ids: Sequence[str]
@@ -72,6 +74,7 @@ class Objects:
     tiles: pa.LargeStringArray
     by_footprint: bool
     skipped: dict[str, str]
+    columns: tuple[str, str, str | None]
 
     def tile_of(self, index: int) -> str:
         """Return the name of an object's tile; raise UnreadableError, saying why, if it has none."""
@@ -130,7 +133,9 @@ def read_objects(
     ids = ids or NumberedIds(len(first))
     if codes is not None:
         tiles.check(codes[1][:16].to_pylist())
-        return Objects(ids, is_sky, first, second, *codes, by_footprint=False, skipped={})
+        return Objects(
+            ids, is_sky, first, second, *codes, by_footprint=False, skipped={}, columns=(*places, by_id)
+        )
     names = tiles.find()
     skipped: dict[str, str] = {}
     found = find_tiles(first, second, _usable(names, tiles, skipped))
@@ -154,6 +159,7 @@ def read_objects(
         pa.array(names, pa.large_string()),
         by_footprint=True,
         skipped=skipped,
+        columns=(*places, by_id),
     )
 
 

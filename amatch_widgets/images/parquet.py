@@ -11,10 +11,13 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.column import as_shape, list_columns
 from amatch_widgets.images.decode import model_channels
+from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import Kept
 from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.place import as_place, is_folder, name_of, spec_of
+from amatch_widgets.images.remote import Remote
+from amatch_widgets.images.row import parquet_row
 from amatch_widgets.images.rowgroups import RowGroups, parquet_files
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
-
-    from amatch_widgets.images.remote import Remote
 
 __all__ = ["ParquetSource"]
 
@@ -135,6 +136,21 @@ class ParquetSource:
         cuts = np.flatnonzero(np.diff(self._groups.file_of[groups])) + 1
         for part in np.split(wanted, cuts) if len(wanted) else ():
             yield from self._read_file(part, min_side)
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Return the other columns of a row that are numbers, texts, dates or truth values.
+
+        Nothing of files on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
+        group, row = self._groups.find(check_index(index, len(self)))
+        names = [name for name in self._groups.schema.names if name != self._column.name]
+        try:
+            with plain_errors(), self._groups.opened(int(self._groups.file_of[group])) as file:
+                return row_facts(parquet_row(file, row, names, group=int(self._groups.group_of[group])))
+        except (UnreadableError, OSError):  # reading the image says why
+            return {}
 
     def fingerprint(self) -> str:
         """Return a hash of the ids, and of the type and shape of the images; rows are not looked at."""

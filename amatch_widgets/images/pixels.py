@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from amatch_widgets.images.fitsbolt import FitsboltInput
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
 
@@ -38,7 +39,7 @@ class PixelPool:
     ----------
     source : ImageSource
         Where the images come from.
-    preprocess : Preprocess
+    preprocess : Preprocess or FitsboltInput
         What is done to each.
     budget_bytes : int
         Memory for the cache, in bytes. Images beyond it are decoded each time.
@@ -51,7 +52,7 @@ class PixelPool:
     def __init__(
         self,
         source: ImageSource,
-        preprocess: Preprocess,
+        preprocess: Preprocess | FitsboltInput,
         *,
         budget_bytes: int = 512 * 2**20,
         threads: int = 2,
@@ -202,7 +203,7 @@ class PixelPool:
 class _Kept:
     """Images prepared in one way, in the order in which they were first read."""
 
-    def __init__(self, preprocess: Preprocess, n_images: int, budget_bytes: int) -> None:
+    def __init__(self, preprocess: Preprocess | FitsboltInput, n_images: int, budget_bytes: int) -> None:
         self.preprocess = preprocess
         self.shape = (preprocess.size, preprocess.size, preprocess.channels)
         capacity = min(n_images, budget_bytes // int(np.prod(self.shape)))

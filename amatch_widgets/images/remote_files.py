@@ -24,7 +24,8 @@ __all__ = ["RemoteFiles"]
 class RemoteFiles:
     """All image files below a folder, sorted by their ids; what the listing says of them is kept.
 
-    So an image takes one question, and not two: 24 bytes each, as there may be very many.
+    So an image takes one question, and not two: 16 bytes each, as there may be very many. The names are not
+    kept.
 
     Parameters
     ----------
@@ -33,11 +34,11 @@ class RemoteFiles:
         Endings of image files, in lower case; ``.gz`` alone is none.
     id_of : callable
         Makes an id of a path.
+    add : callable
+        Takes all paths, from the folder on, sorted by their ids, hidden ones left out.
 
     Attributes
     ----------
-    names : list of str
-        Paths from the folder on, sorted by their ids, hidden ones left out.
     others : Counter of str
         How many files there are of other endings.
 
@@ -47,7 +48,13 @@ class RemoteFiles:
         The folder cannot be listed.
     """
 
-    def __init__(self, folder: Remote, suffixes: Collection[str], id_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        folder: Remote,
+        suffixes: Collection[str],
+        id_of: Callable[[str], str],
+        add: Callable[[list[str]], None],
+    ) -> None:
         self._folder = folder
         self.others: Counter[str] = Counter()
         found: dict[str, tuple[int, int]] = {}  # a page may have several links to one file
@@ -64,13 +71,14 @@ class RemoteFiles:
             raise SourceError(
                 f"The folder {folder!r} cannot be listed: {in_words(exc)}. Check URL and permissions."
             ) from exc
-        self.names = sorted(found, key=lambda name: (id_of(name), name))
-        self._sizes = np.array([found[name][0] for name in self.names], np.int64)
-        self._tags = np.array([found[name][1] for name in self.names], np.uint64)
+        names = sorted(found, key=id_of)
+        self._sizes = np.array([found[name][0] for name in names], np.int64)
+        self._tags = np.array([found[name][1] for name in names], np.uint64)
+        add(names)
 
-    def open(self, index: int) -> IO[bytes]:
-        """Open one of the files to be read."""
-        place = self._folder / self.names[index]
+    def open(self, index: int, name: str) -> IO[bytes]:
+        """Open one of the files to be read: its place in the order, and its path."""
+        place = self._folder / name
         if self._sizes[index] < 0:  # a web server's page of links says nothing of what they lead to
             return place.open()
         return place.open(Version(place.path, int(self._sizes[index]), f"{int(self._tags[index]):016x}"))

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, SourceError
-from amatch_widgets.images.array import ArraySource, open_npy
+from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.catalogue import CatalogueSource, catalogue_from_spec
+from amatch_widgets.images.dataset import DatasetSource, is_dataset
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
 from amatch_widgets.images.hdf5 import HDF5_SUFFIXES, HDF5Source, is_hdf5
 from amatch_widgets.images.hdu import FITS_SUFFIXES
 from amatch_widgets.images.host import is_url
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
 from amatch_widgets.images.place import as_place, place_of_spec
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ArraySource",
     "CatalogueSource",
+    "DatasetSource",
     "FitsSource",
     "FolderSource",
     "HDF5Source",
     "ImageSource",
+    "NpySource",
     "ParquetSource",
     "ZarrSource",
     "index_of",
@@ -49,19 +53,19 @@ __all__ = [
 
 ALLOWED = (
     "a folder of JPEG, PNG, TIFF, FITS or .npy files, an HDF5 file, a Zarr store or a folder of them, a "
-    ".parquet file or a folder of them, a FITS file of many images, a .npy file, or a NumPy array (N, H, W) "
-    "or (N, H, W, C)"
+    ".parquet file or a folder of them, a FITS file of many images, a .npy file, a NumPy array (N, H, W) or "
+    "(N, H, W, C), or a dataset that gives images by number, as torch's"
 )
 _LOCAL = ("file://", "local://")
 _PARQUET = ("column", "ids_from", "shape")
 _STORED = ("dataset", "axes", "ids_from")
 _OF_PLACES = {
-    "folder": (),
+    "folder": ("mask",),
     "npy": ("ids",),
     "hdf5": _STORED,
     "zarr": _STORED,
     "parquet": _PARQUET,
-    "fits": ("hdu",),
+    "fits": ("hdu", "mask"),
 }
 
 
@@ -71,7 +75,9 @@ class ImageSource(Protocol):
 
     A source may have more than this: ``read_many(indices, *, min_side)`` where many together are
     read faster than one by one, see the function `read_many`; ``bands``, the names of its channels;
-    and ``position(index)``, the right ascension and declination of an image, ICRS, degrees, or None.
+    ``position(index)``, the right ascension and declination of an image, ICRS, degrees, or None; and
+    ``describe(index)``, a mapping of short names to texts that a person wants to see beside the image, which
+    is asked for when the image is looked at closely, one by one, and should take no longer than reading it.
     Its ``ids`` may have ``position(image_id)``, which returns an index or None, in place of a dict of
     all ids in memory.
     """
@@ -138,6 +144,7 @@ def open_source(
     column: str | None = None,
     shape: Iterable[int] | None = None,
     hdu: int | str | None = None,
+    mask: int | str | None = None,
     name: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache_gb: float | None = None,
@@ -146,18 +153,20 @@ def open_source(
 
     Parameters
     ----------
-    what : path, URL, ndarray or ImageSource
+    what : path, URL, ndarray, torch Dataset or ImageSource
         A folder (recursive; JPEG, PNG, TIFF, FITS, ``.npy``), an HDF5 file, a Zarr store (a folder, or in a
         zip file) or a folder of such stores, a ``.parquet`` file or a folder of them, a FITS file with a cube
-        or many images, a ``.npy`` file (memory-mapped), an array of shape (N, H, W) or (N, H, W, C), or any
-        object that is an `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of
-        stores; one with images is one of images, whatever else is in it, unless `column`, `ids_from` or
-        `shape` is given. Behind a URL that fsspec knows (``s3://``, ``https://``, ``gs://``, ``memory://``,
-        ...) lies the same, but for stores in zip files: it is read through a cache on disk.
+        or many images, a ``.npy`` file, an array of shape (N, H, W) or (N, H, W, C), a torch ``Dataset`` or
+        another object that gives images by number (see `DatasetSource`), or any object that is an
+        `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of stores; one with
+        images is one of images, whatever else is in it, unless `column`, `ids_from` or `shape` is given.
+        Behind a URL that fsspec knows (``s3://``, ``https://``, ``gs://``, ``memory://``, ...) lies the same,
+        but for stores in zip files: it is read through a cache on disk.
     ids : sequence of str, optional
-        For arrays and ``.npy`` alone: one unique id per image.
+        For arrays, ``.npy`` and datasets alone: one unique id per image.
     ids_from : str, optional
-        For HDF5, Zarr and Parquet: the dataset or column of the ids. Default what fits.
+        For HDF5, Zarr and Parquet: the dataset or column of the ids. Default what fits. For a torch Dataset
+        "item": the second entry of each item.
     dataset, axes : str, optional
         For HDF5 and Zarr: which dataset holds the images, and the order of its axes (``"NHWC"``, ``"NCHW"``,
         ``"NHW"``); see `HDF5Source` and `ZarrSource`.
@@ -167,6 +176,9 @@ def open_source(
         For Parquet: the shape of one image, where its pixels are a list of numbers.
     hdu : int or str, optional
         For FITS: number or EXTNAME of the HDU with the cube; see `FitsSource`.
+    mask : int or str, optional
+        For a FITS file, and a folder of them: number or EXTNAME of the HDU that tells which pixels are bad,
+        those where it is not 0; see `FitsSource`.
     name : str, optional
         Short name for people; default the name of the folder or file.
     storage_options : mapping of str to object, optional
@@ -199,6 +211,7 @@ def open_source(
         "column": column,
         "shape": shape,
         "hdu": hdu,
+        "mask": mask,
         "name": name,
     }
     options = {key: value for key, value in given.items() if value is not None}
@@ -217,6 +230,8 @@ def open_source(
                 f"{what!r} is open already: {' and '.join(options)} cannot be changed. Leave them out."
             )
         return what
+    if is_dataset(what):
+        return DatasetSource(what, **_only(options, "a dataset", "ids", "ids_from", "name"))
     raise SourceError(
         f"Cannot take images from an object of type {type(what).__name__!r}. Pass {ALLOWED}"
         + ("; join images of equal size with numpy.stack." if isinstance(what, (list, tuple)) else ".")
@@ -240,13 +255,14 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         from amatch_widgets.images.joined import derived_from_spec  # noqa: PLC0415 - it needs this module
 
         return derived_from_spec(spec)
-    if kind == "array":
+    if kind in {"array", "dataset"}:
+        what = "an array" if kind == "array" else "a dataset"
         raise SourceError(
-            "The images were an array in memory, which is not kept. Pass the array again as source=."
+            f"The images were {what} in memory, which is not kept. Pass the {kind} again as source=."
         )
     raise SourceError(
         f"Unknown kind of source {kind!r}. Known are 'folder', 'npy', 'hdf5', 'zarr', 'parquet', 'fits', "
-        "'catalogue', 'joined', 'subset' and 'array'."
+        "'catalogue', 'joined', 'subset', 'array' and 'dataset'."
     )
 
 
@@ -360,11 +376,11 @@ def _open_file(path: Path | Remote, options: dict[str, Any]) -> ImageSource:
         return HDF5Source(path, **_only(options, "HDF5", *_STORED, "name"))
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return open_npy(path, **_only(options, "a .npy file", "ids", "name"))
+        return NpySource(path, **_only(options, "a .npy file", "ids", "name"))
     if suffix == ".parquet":
         return ParquetSource(path, **_only(options, "Parquet", *_PARQUET, "name"))
     if path.name.lower().endswith(FITS_SUFFIXES):
-        return FitsSource(path, **_only(options, "FITS", "hdu", "name"))
+        return FitsSource(path, **_only(options, "FITS", "hdu", "mask", "name"))
     if suffix in SUFFIXES:
         raise SourceError(
             f"{str(path)!r} is a single image. Open the folder that holds it: {str(path.parent)!r}."
@@ -380,7 +396,7 @@ def _open_folder(path: Path | Remote, options: dict[str, Any]) -> ImageSource:
         raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
     if not options.keys() & _PARQUET:
         try:
-            return FolderSource(path, **_only(options, "a folder", "name", *_PARQUET))
+            return FolderSource(path, **_only(options, "a folder", "name", "mask", *_PARQUET))
         except SourceError:
             # The images are looked for first: there may be millions, and beside them a catalogue.
             if not parquet_files(as_place(path)):

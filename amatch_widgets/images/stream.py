@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,16 +13,17 @@ from amatch_widgets.errors import ConfigError, ImageReadError
 from amatch_widgets.images.source import read_many
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["Batch", "spans", "stream"]
+__all__ = ["Batch", "reading_threads", "spans", "stream"]
 
 _SPAN = 256  # images of a span where the source does not say how many lie together
+_FEWEST_THREADS, _MOST_THREADS = 2, 8
 _LOOK_S = 0.2  # how often a thread that waits looks whether it is still wanted
 
 
@@ -34,6 +36,21 @@ class Batch(NamedTuple):
     """Their indices, shape (n,)."""
     problems: dict[int, str]
     """Index to reason, of images that cannot be read."""
+
+
+def reading_threads() -> int:
+    """Return how many threads shall read: as many as this process has cores, from 2 to 8.
+
+    A quota of a container, which leaves all cores visible, is not known here: beyond 2 cores a few more
+    threads than it allows may wait for each other.
+    """
+    # Pillow, zarr and pyarrow decode without the GIL; astropy (FITS) is Python, and HDF5 has one lock: there
+    # more threads wait for each other. `benchmarks/scale.py --what reading` measures it.
+    if hasattr(os, "process_cpu_count"):
+        n = os.process_cpu_count()  # Python 3.13: as the next line, and what PYTHON_CPU_COUNT says
+    else:
+        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(max(n or 1, _FEWEST_THREADS), _MOST_THREADS)
 
 
 def spans(indices: ArrayLike, chunk: int = 1) -> list[NDArray[np.int64]]:
@@ -67,7 +84,7 @@ def stream(
     batch_size: int = 256,
     threads: int = 2,
     ahead: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Read and prepare images in several threads; each chunk of the source is read once.
 
     The memory does not depend on how many images are wanted: each thread holds a chunk of the source and
@@ -124,7 +141,7 @@ class _Stream:
         self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue()
         self._is_over = threading.Event()
 
-    def run(self, threads: int, ahead: int) -> Iterator[Batch]:
+    def run(self, threads: int, ahead: int) -> Generator[Batch]:
         self._queue = queue.Queue(ahead)
         workers = [
             threading.Thread(target=self._work, name="amatch-stream", daemon=True) for _ in range(threads)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.place import Place
 
-__all__ = ["find_ids"]
+__all__ = ["find_ids", "find_table"]
 
 
 def find_ids(
@@ -75,6 +75,12 @@ def find_ids(
             f"are {columns}. Number the images with ids_from={BY_POSITION!r}."
         )
     return None, None
+
+
+def find_table(path: Place, n: int) -> Place | None:
+    """Find the one Parquet file with `n` rows that belongs to a store; see `find_ids`."""
+    tables = list(_tables(path, n))
+    return tables[0] if len(tables) == 1 else None
 
 
 def _read_array(array: Any, where: str) -> pa.LargeStringArray:

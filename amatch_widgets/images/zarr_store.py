@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, MissingExtraError, SourceError
-from amatch_widgets.images.decode import UnreadableError
+from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
-from amatch_widgets.images.place import as_place, exists, join, name_of, names_in, parent_of, spec_of
+from amatch_widgets.images.place import (
+    as_place,
+    exists,
+    join,
+    name_of,
+    names_in,
+    open_place,
+    parent_of,
+    spec_of,
+)
 from amatch_widgets.images.remote import Remote
+from amatch_widgets.images.row import parquet_row
 from amatch_widgets.images.stack import Stack, bands_of, check_axes, pixel_stack, read_rows
 from amatch_widgets.images.stored_ids import join_ids, pack_ids
-from amatch_widgets.images.zarr_ids import find_ids
+from amatch_widgets.images.unreadable import UnreadableError, plain_errors
+from amatch_widgets.images.zarr_ids import find_ids, find_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -160,6 +171,25 @@ class ZarrSource:
                     ImageReadError(self.ids[i], str(image)) if isinstance(image, UnreadableError) else image,
                 )
 
+    def describe(self, index: int) -> dict[str, str]:
+        """Return the row of the Parquet file beside the store, if there is one with a row for each image.
+
+        Nothing of stores on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
+        index = check_index(index, len(self))
+        number = int(np.searchsorted(self._starts, index, "right")) - 1
+        store = self._stores[number]
+        try:
+            with plain_errors():
+                row = self._row_beside(store, index - int(self._starts[number]))
+        except (UnreadableError, OSError):
+            return {}
+        named = str(row.pop(store.ids_where, "")) if store.ids_where else ""
+        is_his = not named or self.ids[index] in (named, f"{store.name}/{named}")
+        return row_facts(row) if is_his else {}
+
     def fingerprint(self) -> str:
         """Return a hash of names, shapes, dtypes and ids; pixels are not looked at."""
         ids = () if isinstance(self.ids, NumberedIds) else self.ids
@@ -173,6 +203,15 @@ class ZarrSource:
     def _open_store(self, path: Place, _process: int) -> Any:
         """Open the images of a store; kept for each process, as a zip file is not to be shared by two."""
         return _zarr_array().open_array(path, self._options["dataset"])
+
+    def _row_beside(self, store: _Store, row: int) -> dict[str, Any]:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - import amatch_widgets must be quick
+
+        table = find_table(store.path, store.stack.n)
+        if table is None:
+            return {}
+        with open_place(table) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+            return parquet_row(file, row, first=(store.ids_where,))
 
     def _reader(self, number: int) -> Callable[[int, int], Any]:
         return lambda start, stop: self._rows(number, start, stop)

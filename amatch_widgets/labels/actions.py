@@ -42,6 +42,10 @@ class Actions:
         """The number of the next action."""
         return self._last + 1
 
+    def is_done(self, action: int) -> bool:
+        """Whether an action was not taken back."""
+        return action in self._done
+
     def last_done(self) -> tuple[int, list[Change]] | None:
         """Return the action that is undone next, with its changes, or None."""
         return (self._done[-1], self._changes[self._done[-1]]) if self._done else None

@@ -85,6 +85,8 @@ class MergeResult:
         Labelled there, and no image of this source: left out.
     n_splits_differ : int
         Labelled images that are held out on one side and train on the other; they stay as here.
+    n_agree : int
+        Images that had the same label on both sides already.
     notice : str
         What of the other journal could not be read, in plain words; "" if all could.
     is_dry_run : bool
@@ -95,6 +97,7 @@ class MergeResult:
     images: tuple[Merged, ...] = ()
     unknown_ids: tuple[str, ...] = ()
     n_splits_differ: int = 0
+    n_agree: int = 0
     notice: str = ""
     is_dry_run: bool = False
 
@@ -154,6 +157,7 @@ def merge(
     name: str,
     ids: Collection[str],
     take: Take | None = None,
+    only: Collection[str] | None = None,
 ) -> MergeResult:
     """Find what is to be written so that one journal also says what another one does.
 
@@ -167,6 +171,8 @@ def merge(
         The ids of the images that labels may be for.
     take : {"theirs", "mine", "newest"}, optional
         How disagreements are settled; by default they are left as they are.
+    only : collection of str, optional
+        The ids of the images that are looked at; by default all.
 
     Returns
     -------
@@ -200,8 +206,10 @@ def merge(
     here, there = _by_image(mine), _by_image(theirs)
     last = {line.image_id: k for k, line in enumerate(theirs)}
     images, unknown = [], []
-    n_splits_differ = 0
+    n_splits_differ = n_agree = 0
     for image_id in sorted(there, key=last.__getitem__):
+        if only is not None and image_id not in only:
+            continue
         if image_id not in ids:
             if not there[image_id][-1].is_empty:
                 unknown.append(image_id)
@@ -212,7 +220,8 @@ def merge(
         said = here[image_id][-1] if image_id in here else None
         other = there[image_id][-1]
         n_splits_differ += bool(_class(said) and other.label and said and said.split != other.split)
-    return MergeResult(name, tuple(images), tuple(unknown), n_splits_differ)
+        n_agree += bool(other.label and _class(said) == other.label)
+    return MergeResult(name, tuple(images), tuple(unknown), n_splits_differ, n_agree)
 
 
 def _merge_image(mine: list[Label], theirs: list[Label], name: str, take: Take | None) -> Merged | None:

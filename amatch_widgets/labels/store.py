@@ -102,6 +102,7 @@ class LabelStore:
         step: int | None = None,
         reason: str | Mapping[str, str] = "",
         can_undo: bool = True,
+        action: int | None = None,
     ) -> list[Label]:
         """Label images, all or none of them; on return the labels are on disk.
 
@@ -123,6 +124,9 @@ class LabelStore:
             Why the images were shown; the same for all, or by image id.
         can_undo : bool
             Whether `undo` takes the call back; not so for a table that was read.
+        action : int, optional
+            An earlier action that these labels belong to and are undone with, see `Label`; where that was
+            undone, nothing is changed.
 
         Returns
         -------
@@ -143,6 +147,8 @@ class LabelStore:
         words = None if tags is None else _words(tags)
         checked = {checked_id(i): checked_label(label, repr(i)) for i, label in labels.items()}
         with self._writing:
+            if action is not None and not self._actions.is_done(action):
+                return []
             lines = []
             for image_id, label in checked.items():
                 before = self.get(image_id) or Label(image_id=image_id, label=None)
@@ -156,7 +162,9 @@ class LabelStore:
                     reason=str(reason if isinstance(reason, str) else reason.get(image_id, "")),
                 )
                 lines.append(line)
-            return self._write(lines, by, action=self._actions.next if can_undo else None)
+            if action is None and can_undo:
+                action = self._actions.next
+            return self._write(lines, by, action=action)
 
     def annotate(
         self,

@@ -49,7 +49,9 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
-def weak_view(images: Tensor, generator: torch.Generator, *, dihedral: bool) -> Tensor:
+def weak_view(
+    images: Tensor, generator: torch.Generator, *, dihedral: bool, rows: Tensor | None = None
+) -> Tensor:
     """Flip and shift each image at random.
 
     Parameters
@@ -60,13 +62,15 @@ def weak_view(images: Tensor, generator: torch.Generator, *, dihedral: bool) -> 
     dihedral : bool
         Draw from all 8 flips and quarter turns (images without an up, as cutouts of the sky)
         rather than from the horizontal flip alone.
+    rows : Tensor of int64, shape (M,), optional
+        On the CPU. Make the views of these images alone; they are the same as among all.
 
     Returns
     -------
-    Tensor of float32, shape (N, C, S, S)
+    Tensor of float32, shape (N, C, S, S), or (M, C, S, S)
         In [0, 1], ``channels_last``; pixels shifted in are mirrored.
     """
-    return _flip_and_shift(images, generator, dihedral=dihedral, rows=None)
+    return _flip_and_shift(images, generator, dihedral=dihedral, rows=rows)
 
 
 def strong_view(
@@ -87,7 +91,7 @@ def strong_view(
     dihedral : bool
         As for `weak_view`.
     rows : Tensor of int64, shape (M,), optional
-        On the CPU. Make the views of these images alone; they are the same as among all.
+        As for `weak_view`.
 
     Returns
     -------

@@ -21,16 +21,15 @@ from torch import Tensor
 
 from amatch_widgets.errors import WorkspaceError
 
-from .trainer import Anchor
+from .anchor import Anchor
+from .details import FORMAT, damaged, read_details
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .trainer import Trainer
 
-__all__ = ["load_checkpoint", "read_details", "save_checkpoint"]
-
-_FORMAT = 3
+__all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> None:
@@ -42,8 +41,9 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         Its folder exists.
     trainer : Trainer
     details : dict
-        JSON-able; comes back from `read_details` with "step", "cycle", "backbone", "channels",
-        "vectors" (None, or what `VectorShape` takes) and "anchored" (None, or the anchor's cycle) added.
+        JSON-able; comes back from `read_details` with "step", "cycle", "end", "begun", "backbone",
+        "channels", "vectors" (None, or what `VectorShape` takes) and "anchored" (None, or the anchor's
+        cycle) added.
 
     Raises
     ------
@@ -57,9 +57,11 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         tensors |= {f"anchor.{name}": value for name, value in trainer.anchor.weights.items()}
     record = {
         **details,
-        "format": _FORMAT,
+        "format": FORMAT,
         "step": trainer.step,
         "cycle": trainer.cycle,
+        "end": trainer.end,
+        "begun": trainer.begun,
         "backbone": trainer.config.backbone,
         "channels": trainer.channels,
         "vectors": asdict(trainer.shape) if trainer.shape else None,
@@ -85,24 +87,6 @@ def save_checkpoint(path: Path, trainer: Trainer, details: dict[str, Any]) -> No
         ) from error
 
 
-def read_details(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote beside the tensors.
-
-    Raises
-    ------
-    WorkspaceError
-        If the file is missing, damaged or of a newer format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            details: dict[str, Any] = json.loads((file.metadata() or {})["amatch"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if details.get("format") not in range(1, _FORMAT + 1):
-        raise _damaged(path, f"its format is {details.get('format')!r}, this version reads 1 to {_FORMAT}")
-    return details
-
-
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
     """Put the weights, their average, the optimiser and the counts of a checkpoint into `trainer`.
 
@@ -114,7 +98,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     details = read_details(path)
     found = details.get("backbone"), details.get("channels")
     if found != (trainer.config.backbone, trainer.channels):
-        raise _damaged(
+        raise damaged(
             path,
             f"it holds {found[0]!r} for {found[1]} channels instead of "
             f"{trainer.config.backbone!r} for {trainer.channels}",
@@ -130,8 +114,10 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         _load_momentum(trainer, parts["momentum"], has_numbers=details["format"] == 1)
         _load_anchor(trainer, parts["anchor"], details.get("anchored"))
         trainer.step, trainer.cycle = details["step"], details["cycle"]
+        trainer.end = details.get("end") or trainer.step  # older files do not say
+        trainer.begun = details.get("begun") or 0
     except (OSError, SafetensorError, LookupError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _momentum(trainer: Trainer) -> dict[str, Tensor]:
@@ -164,10 +150,3 @@ def _load_anchor(trainer: Trainer, weights: dict[str, Tensor], cycle: int | None
         return
     kept = {name: torch.empty_like(p).copy_(weights[name]) for name, p in trained.items()}
     trainer.anchor = Anchor(cycle, kept)
-
-
-def _damaged(path: Path, why: object) -> WorkspaceError:
-    return WorkspaceError(
-        f"The checkpoint {str(path)!r} cannot be used: {why}. Move it away to go on from an older one "
-        "or from the start; the labels are safe."
-    )

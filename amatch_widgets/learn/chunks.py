@@ -1,4 +1,4 @@
-"""The gradient of a sum over images, a few images at a time.
+"""The gradient of a sum over images, a few images at a time, and fewer where the memory is short.
 
 Where no layer mixes images (BatchNorm with its statistics frozen), the gradient of
 ``sum_i w_i KL(y_i, f(x_i))`` is the sum of those of its chunks, up to rounding. Chunks keep the
@@ -7,11 +7,18 @@ feature maps in the CPU's caches, and an image of weight 0 needs no pass at all.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
 
-__all__ = ["backward_in_chunks", "chunk_size", "rows_to_learn"]
+from .inference import is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["backward_in_chunks", "chunk_size", "compute_in_chunks", "rows_to_learn"]
 
 # tf_efficientnet_lite0, 96 images with gradient on 2 cores: 0.235 s in chunks of 32 against 0.324 s at
 # once at 64 px, 0.76 s against 1.79 s at 128 px, where big buffers cost page faults at each pass.
@@ -73,6 +80,37 @@ def rows_to_learn(weight: Tensor, n_labelled: int, size: int | None) -> Tensor:
     return is_wanted.int().argsort(descending=True, stable=True)[:n_rows]
 
 
+def compute_in_chunks(compute: Callable[[slice], Tensor], n: int, *, size: int) -> tuple[Tensor, int]:
+    """Compute something of each image, without gradient.
+
+    Parameters
+    ----------
+    compute : callable
+        Takes which images, and returns a tensor whose first axis has their number. It must give each
+        image the same whatever is beside it, and may be called again for the same images.
+    n : int, >= 1
+        Images.
+    size : int
+        Images at once. Where the device runs out of memory it is halved, and all begins again.
+
+    Returns
+    -------
+    found : Tensor, shape (n, ...)
+    size : int
+        What fitted.
+
+    Raises
+    ------
+    MemoryError
+        If one image is too much.
+    """
+    while True:
+        try:
+            return torch.cat([compute(slice(i, i + size)) for i in range(0, n, size)]), size
+        except RuntimeError as error:
+            size = _halved(error, size, n)
+
+
 def backward_in_chunks(
     model: nn.Module, x: Tensor, targets: Tensor, weights: Tensor, *, size: int | None
 ) -> tuple[Tensor, int | None]:
@@ -99,7 +137,7 @@ def backward_in_chunks(
 
     Raises
     ------
-    torch.OutOfMemoryError
+    MemoryError
         If one image is too much, or all are that may not be parted.
     """
     while True:
@@ -110,12 +148,28 @@ def backward_in_chunks(
                 _backward(model, *part)
                 for part in zip(*(torch.split(t, at_once) for t in (x, targets, weights)), strict=True)
             ]
-        except torch.OutOfMemoryError:
-            if size is None or size == 1:
-                raise
-            size = -(-min(size, len(x)) // 2)
+        except RuntimeError as error:
+            size = _halved(error, size, len(x))
         else:
             return torch.cat(predictions), size
+
+
+def _halved(error: RuntimeError, size: int | None, n: int) -> int:
+    """Return how many images to take at once after this error, or raise it if it is another."""
+    if not is_out_of_memory(error):
+        raise error
+    if size is None:
+        raise MemoryError(
+            f"The memory is not enough for the {n} images of a training step at once, and they cannot be "
+            "parted: with freeze_norm=False, BatchNorm has to see them together. Train with "
+            "freeze_norm=True, or with a smaller batch or unlabelled_ratio."
+        ) from error
+    if size == 1:
+        raise MemoryError(
+            "The memory is not enough for one image of a training step. Take a smaller backbone or smaller "
+            "images, freeze more of the network (frozen_stages), or close other programs."
+        ) from error
+    return -(-min(size, n) // 2)
 
 
 def _backward(model: nn.Module, x: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

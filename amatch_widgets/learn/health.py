@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Alarm", "HealthMonitor"]
 
-_TRAPPED = 0.5  # share of pseudo-labels above the threshold in a first step; 0 is healthy
+# Share of random images that are sure in a first step: healthy is 0 for a linear probe. The instant tier,
+# whose scores are no probabilities, means up to half of them to be; where it means far more it is no trap.
+_NEARLY_ALL, _MOST_MEANT = 0.95, 0.7
 _PATIENCE = 25  # steps in a row
-_MOST = 0.5  # share of the images that one class takes while the other gets none
-_CHANCE, _NEAR = math.log(2), 0.01  # loss of an output that is the same for every image
+# Share of the images that one class takes while the other gets none. Where anomalies are rare that is
+# usual; it is a collapse if hardly any labelled image of the other class is told from them, either.
+_MOST, _HARDLY = 0.5, 0.2
+_SAME = 0.02  # spread of the logits of labelled images; a linear probe on poor features starts with 0.2
 # The average lies behind the trained weights by at most 5 (the default rate, momentum and clipping allow
 # 0.05 a step, and EMA lags by 100 steps); tf_efficientnet_lite0's are 352 long, so that is 0.014 of it.
 _APART = 0.05
@@ -45,19 +48,12 @@ class HealthMonitor:
 
     A loss that is not finite is an error of the `Trainer` itself.
 
-    Parameters
-    ----------
-    restart : bool
-        Each cycle begins from the pretrained weights (``TrainConfig.restart``), so that each has a
-        first step.
-
     Notes
     -----
     Thread safety: none; one thread at a time.
     """
 
-    def __init__(self, *, restart: bool = False) -> None:
-        self._restart = restart
+    def __init__(self) -> None:
         self._cycle: int | None = None
         self._said: set[str] = set()
         self._in_a_row: dict[str, int] = {}
@@ -77,13 +73,12 @@ class HealthMonitor:
         list of Alarm
             Mostly empty.
         """
-        is_first = record.step == 1 or (self._restart and self._cycle != record.cycle)
         if record.cycle != self._cycle:
             self._cycle = record.cycle
             self._said, self._in_a_row, self._losses = set(), {}, []
         self._losses.append(record.loss)
         found = [
-            self._head_trap(record) if is_first else None,
+            self._head_trap(record),
             self._one_class(record, "anomaly", record.n_anomaly),
             self._one_class(record, "normal", record.n_normal),
             self._constant_output(record),
@@ -136,35 +131,39 @@ class HealthMonitor:
         return self._in_a_row[name] >= _PATIENCE
 
     def _head_trap(self, record: StepRecord) -> Alarm | None:
-        if record.share_above <= _TRAPPED:
+        share, meant = record.sure_random, record.meant
+        if share is None or share <= _NEARLY_ALL or meant is None or meant >= _MOST_MEANT:
             return None
         return Alarm(
             "head_trap",
-            f"In the first step {record.share_above:.0%} of the unlabelled images already have a sure "
-            "pseudo-label, before anything was learnt from them; it should be almost none. Wrong ones "
-            "would now be taught as true.",
-            "Raise the threshold, or label more images and train anew with restart=True.",
+            f"In the first step the network is already sure of {share:.0%} of the random images; by the "
+            f"scores that it starts from it was meant to be sure of {meant:.0%}. Its head is badly scaled, "
+            "and it would now teach itself these guesses.",
+            "Stop this training, label more images of both classes and train anew with restart=True. If it "
+            "happens again, learn from the labels alone with unlabelled_weight=0.",
         )
 
     def _one_class(self, record: StepRecord, name: str, n: int) -> Alarm | None:
-        if not self._lasts(name, is_so=not n and record.share_above > _MOST):
+        is_missed = record.right is not None and record.right <= _HARDLY
+        if not self._lasts(name, is_so=not n and record.share_above > _MOST and is_missed):
             return None
         other = "normal" if name == "anomaly" else "anomaly"
         return Alarm(
             "one_class",
             f"For {_PATIENCE} steps no image got the pseudo-label {name!r}, while {record.share_above:.0%} "
-            f"got {other!r}: the training confirms its own majority and forgets the other class.",
+            f"got {other!r}, and images with the label {name!r} are taken for {other!r}, too: the training "
+            "confirms its own majority and forgets the other class.",
             f"Stop this training and label more images of the class {name!r}; raise the threshold if it "
             "happens again.",
         )
 
     def _constant_output(self, record: StepRecord) -> Alarm | None:
-        if not self._lasts("constant", is_so=abs(record.supervised - _CHANCE) <= _NEAR):
+        if not self._lasts("constant", is_so=record.spread is not None and record.spread <= _SAME):
             return None
         return Alarm(
             "constant_output",
-            f"For {_PATIENCE} steps the loss of the labelled images has been {record.supervised:.2f} = ln 2: "
-            "the network gives every image the same score, and its ranking is chance.",
+            f"For {_PATIENCE} steps the network has given all labelled images, of both classes, the same "
+            f"score (their logits are apart by {record.spread:.2g}): its ranking is chance.",
             "Stop this training and begin anew with restart=True and a smaller learning_rate; rank by "
             "the embeddings meanwhile.",
         )

@@ -31,6 +31,10 @@ Precision = Literal["auto", "float32", "bfloat16"]
 # faults at each pass: tf_efficientnet_lite0 did 895 images/s of 128 px in chunks of 32 and 569 in
 # chunks of 128 (2 cores, bfloat16). A GPU wants to be kept busy, and says when it is too much.
 _CHUNK_PIXELS = {"cpu": 32 * 128**2, "cuda": 512 * 128**2}
+# On one thread PyTorch computes fewer images than these by other kernels, which round otherwise (its
+# use_mkldnn, in Convolution.cpp), and one alone on any number of threads. They are filled up.
+_FEWEST = 16
+_MOST_CHUNKS = 2  # what a chunk may grow to for that: images of 256 px on a CPU
 _TRIAL_SHARE = 4  # part of a chunk that is enough to compare two precisions
 _TRIAL_ROUNDS = 5
 _WORTH_IT = 1.2  # how many times faster bfloat16 has to be; less is not told from noise
@@ -51,6 +55,11 @@ class Inference:
     architecture and side of the images. Two processes on the same machine may choose differently
     where the two are about as fast; the results of an image then differ by the rounding of bfloat16
     (a relative 2**-8 in each layer) and by nothing else. Name the precision where that matters.
+
+    In one precision an image has the same result, bit by bit, whatever is beside it, in chunks of
+    any size and on any number of threads, on a CPU; short chunks are filled up for that. Another
+    kind of device, a chunk cut down for want of memory, or images beyond 256 px on one thread may
+    round otherwise.
 
     Parameters
     ----------
@@ -77,6 +86,7 @@ class Inference:
         self._precision = precision
         self._body: Any = None  # made when the first images show their size
         self._chunk_pixels = _CHUNK_PIXELS.get(self._device.type, _CHUNK_PIXELS["cpu"])
+        self._is_cramped = False  # the memory was not enough for a chunk
 
     def __repr__(self) -> str:
         return f"Inference({type(self._exact.network).__name__}, {self._device}, {self.precision})"
@@ -161,13 +171,17 @@ class Inference:
         parts: list[Tensor] = []
         start = 0
         while start < len(images):
-            n = max(1, self._chunk_pixels // pixels)
-            part = self._try(images[start : start + n], compute, side or images.shape[1])
+            n = max(self._chunk_pixels // pixels, self._fewest(pixels))
+            chunk = images[start : start + n]
+            n_here = len(chunk)
+            if n_here < min(n, _FEWEST):
+                chunk = np.take(chunk, range(min(n, _FEWEST)), axis=0, mode="wrap")
+            part = self._try(chunk, compute, side or images.shape[1])
             if part is None:
                 # the chunk may have been shorter than it was allowed to be
-                self._chunk_pixels = min(n, len(images) - start) // 2 * pixels
+                self._chunk_pixels, self._is_cramped = n_here // 2 * pixels, True
                 continue
-            parts.append(part)
+            parts.append(part[:n_here])
             start += n
         found: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()  # one wait for the device
         return found
@@ -187,6 +201,11 @@ class Inference:
         """
         maps: Tensor = self._body.forward_features(self._normalised(x).to(self._body_dtype))
         return maps
+
+    def _fewest(self, pixels: int) -> int:
+        """Return how many images of so many pixels a chunk has at least."""
+        has_room = not self._is_cramped and _FEWEST * pixels <= _MOST_CHUNKS * self._chunk_pixels
+        return _FEWEST if torch.get_num_threads() == 1 and has_room else 1
 
     def _classify(self, x: Tensor) -> Tensor:
         logits: Tensor = self._exact.network.forward_head(self.maps(x).float())

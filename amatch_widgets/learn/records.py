@@ -28,6 +28,17 @@ class StepRecord:
     distance : float or None
         How far the trained weights are from their average, relative to its length; measured in
         some steps only.
+    spread : float or None
+        Standard deviation of the logits that the trained network gave the labelled images of the step;
+        near 0 if it cannot tell any image from another. None in records of older versions, as below.
+    right : float, in [0, 1], or None
+        Share of the labelled images of a class that it takes for that class, of the worse class.
+    sure_random : float, in [0, 1], or None
+        Share of the random unlabelled images alone whose pseudo-label reaches the threshold; None also
+        where they are fewer than 8.
+    meant : float, in [0, 1], or None
+        What that share is by the scores that the training starts from, 0 for a linear probe; of the
+        first step from a start only.
     """
 
     step: int
@@ -40,3 +51,7 @@ class StepRecord:
     n_normal: int
     seconds: float
     distance: float | None = None
+    spread: float | None = None
+    right: float | None = None
+    sure_random: float | None = None
+    meant: float | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the name everybody uses)
@@ -13,7 +15,6 @@ from .backbone import N_CLASSES, Classifier
 from .taps import map_statistics
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from .projection import Projection
@@ -57,6 +58,8 @@ class Start:
         rank as the instant tier does.
     likely : ndarray of int64, shape (N,)
         Positions of images that the instant tier ranks highest.
+    logits : ndarray of float, shape (M,), M >= 1
+        These logits, of all images that have vectors.
     """
 
     projection: Projection
@@ -65,12 +68,18 @@ class Start:
     weights: NDArray[np.float32]
     bias: float
     likely: NDArray[np.int64]
+    logits: NDArray[np.float64]
 
     @property
     def shape(self) -> VectorShape:
         """What the classifier has to look like."""
         matrix, _ = self.projection.as_affine()
         return VectorShape(self.side, self.n_views, *matrix.shape)
+
+    def share_sure(self, threshold: float) -> float:
+        """Return the share of the images whose likelier class has a probability of `threshold` or more."""
+        least = math.log(threshold / (1 - threshold)) if threshold < 1 else math.inf
+        return float((np.abs(self.logits) >= least).mean())
 
 
 class VectorClassifier(Classifier):
@@ -133,6 +142,10 @@ class VectorClassifier(Classifier):
     @torch.no_grad()
     def on_features(self) -> tuple[NDArray[np.float32], float]:
         """Return weights, shape (n_features,), and a bias: the logit of *anomaly* from raw features."""
-        weight = self.head.weight[1] - self.head.weight[0]
-        bias = self.head.bias[1] - self.head.bias[0] - self.shift @ weight
-        return (self.matrix @ weight).cpu().numpy(), float(bias)
+        # Summed row by row: how a matrix product rounds depends on the number of threads, and each
+        # process that scores the same images makes these numbers anew.
+        weight, bias = (
+            np.diff(x.cpu().double().numpy(), axis=0)[0] for x in (self.head.weight, self.head.bias)
+        )
+        matrix, shift = (x.cpu().double().numpy() for x in (self.matrix, self.shift))
+        return (matrix * weight).sum(1).astype(np.float32), float(bias - (shift * weight).sum())

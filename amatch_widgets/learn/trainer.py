@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +14,26 @@ from torch import Tensor, nn
 from amatch_widgets.errors import ConfigError, StateError
 
 from ._timm import ModelEmaV3
-from .augment import strong_view, weak_view
+from .anchor import Anchor
+from .augment import strong_view, to_float, weak_view
 from .backbone import N_CLASSES, Classifier, build_classifier
-from .chunks import backward_in_chunks, chunk_size, rows_to_learn
+from .chunks import backward_in_chunks, chunk_size, compute_in_chunks, rows_to_learn
 from .fixmatch import Lessons, PseudoLabels, fixmatch_loss, lessons, pseudo_labels
 from .inference import has_bfloat16
+from .measure import OnItsWay, measure
 from .probe import start_head
 from .records import StepRecord
 from .stages import freeze_stages
 from .start import VectorClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .config import TrainConfig
     from .feed import Feed, LabelledImages, StepImages
     from .start import Start, VectorShape
 
-__all__ = ["Anchor", "Trainer", "choose_device"]
+__all__ = ["Trainer", "choose_device"]
 
 _AUGMENT_STREAM = 2_000_003  # a prime apart from the feed's streams
 _RATE_WITHOUT_UP, _RATE_WITH_UP = 1e-3, 2e-4  # of galaxies and of photographs; see TrainConfig
@@ -54,21 +56,6 @@ class _Views:
     lessons: Lessons
     rows: Tensor
     size: int | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Anchor:
-    """The trained weights as they were when a cycle began, by name; see ``TrainConfig.l2_sp``."""
-
-    cycle: int
-    weights: dict[str, Tensor]
-
-    @torch.no_grad()
-    def pull(self, model: nn.Module, strength: float) -> None:
-        """Add the gradient of ``strength / 2 * |weights - anchor|^2``; what has no gradient stays."""
-        pairs = [(p, self.weights[name]) for name, p in model.named_parameters() if p.grad is not None]
-        now, then = map(list, zip(*pairs, strict=True))
-        torch._foreach_add_([p.grad for p in now], torch._foreach_sub(now, then), alpha=strength)  # noqa: SLF001 (as timm and torch.optim do: one kernel for all)
 
 
 class Trainer:
@@ -96,6 +83,10 @@ class Trainer:
         The trained weights, and their moving average, which scores.
     step, cycle : int
         Done so far.
+    end : int
+        Step at which the cycle under way ends; `step` where none is.
+    begun : int
+        Step at which the weights were the pretrained ones.
     start : Start or None
         Where a cycle begins that does not go on from the last one.
     anchor : Anchor or None
@@ -117,9 +108,11 @@ class Trainer:
         self.config, self.channels, self.shape = config, channels, shape
         self.start: Start | None = None
         self.device = choose_device(config.device)
-        self.step = self.cycle = 0
+        self.step = self.cycle = self.end = 0
         self.anchor: Anchor | None = None
-        self._begun = 0  # the step at which the weights were the pretrained ones
+        self.begun = 0
+        self._meant: float | None = None  # of the step that begins from the pretrained weights
+        self._example: Tensor | None = None  # two images, to see what the weights make of them
         self._build("random" if is_blank else config.weights)
 
     def _build(self, weights: str | None) -> None:
@@ -133,7 +126,8 @@ class Trainer:
             self.model, decay=config.ema, use_warmup=True, warmup_gamma=_WARM_UP, warmup_power=1
         )
         self.optimiser = _optimiser(self.model, config)
-        self._fits = sys.maxsize  # images that the memory is known to hold at once
+        # Images that the memory is known to hold at once, with gradient and without.
+        self._fits = self._looks = sys.maxsize
 
     @property
     def average(self) -> Classifier:
@@ -142,9 +136,10 @@ class Trainer:
         return average
 
     def steps(self, n: int, feed: Feed) -> Iterator[StepRecord]:
-        """Train a cycle of `n` steps, yielding after each.
+        """Train a cycle of `n` steps, or `n` more of the cycle that is under way, yielding after each.
 
-        Closing the iterator ends the cycle after the present step; the model is kept.
+        Closing the iterator breaks the cycle off after the present step; the model is kept, and the
+        next call goes on with it unless `end` is set to `step`.
 
         Parameters
         ----------
@@ -160,72 +155,126 @@ class Trainer:
         TooFewLabelsError
             If a class has no label.
         StateError
-            If the loss is not finite.
+            If the loss, or the gradient that the weights have followed, is not finite.
         """
         labelled = feed.labelled()
-        if self.step and self.config.restart:
-            self.shape = self.start.shape if self.start else None
-            self._build(self.config.weights)
-        if not self.step or self.config.restart:
-            self._begun = self.step
-            self._start_head(labelled)
-            self._ema.set(self.model)  # type: ignore[no-untyped-call]
+        self._example = to_float(self._to_device(labelled.images[:2]))
+        if self.end <= self.step:
+            self._begin_cycle(labelled)
+        self.end = self.step + n
         self._train_mode()
-        self.cycle += 1
-        if self.config.l2_sp and (self.anchor is None or self.anchor.cycle != self.cycle):
-            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-            self.anchor = Anchor(self.cycle, {name: p.detach().clone() for name, p in trained.items()})
         images = feed.steps(self.step)
         views: _Views | None = None
         try:
             for i in range(n):
                 started = time.perf_counter()
-                measured = _OnItsWay(self._learn(views or self._look(next(images))))
+                measured = OnItsWay(self._learn(views or self._look(next(images))))
                 self.step += 1
                 # A GPU makes the next views while the host waits for the numbers of this step.
                 is_ahead = self.device.type == "cuda" and i + 1 < n
                 views = self._look(next(images)) if is_ahead else None
-                yield self._record(measured.tolist(), started)
+                yield self._record(measured.get(), started)
         finally:
             images.close()  # type: ignore[attr-defined]
 
-    def _start_head(self, labelled: LabelledImages) -> None:
+    def _begin_cycle(self, labelled: LabelledImages) -> None:
+        if self.step and self.config.restart:
+            self.shape = self.start.shape if self.start else None
+            self._build(self.config.weights)
+        if not self.step or self.config.restart:
+            self.begun = self.step
+            self._meant = self._start_head(labelled)
+            self._ema.set(self.model)  # type: ignore[no-untyped-call]
+        self.cycle += 1
+        self.anchor = None
+        if self.config.l2_sp:
+            self.anchor = Anchor.at(self.model, self.cycle)
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """See whether the model is fit to be kept; this waits for a GPU.
+
+        Raises
+        ------
+        StateError
+            If its weights, or the scores that they give, are not finite.
+        """
+        found = [*self.model.state_dict().values(), *self.average.state_dict().values()]
+        if self._example is not None:
+            found.append(self._judge(self._example))
+        if not torch.stack([value.isfinite().all() for value in found]).all():
+            raise self._diverged(f"the weights after step {self.step}, or their scores, are not finite")
+
+    def _diverged(self, what: str) -> StateError:
+        return StateError(
+            f"The training diverged: {what}. The last checkpoint is kept. Train with a learning_rate smaller "
+            f"than {_learning_rate(self.config):g}."
+        )
+
+    def _start_head(self, labelled: LabelledImages) -> float:
+        """Set the head; return how many images it is meant to be sure of, see ``StepRecord.meant``."""
         if self.start is not None and isinstance(self.model, VectorClassifier):
             self.model.begin(self.start)
-        else:
-            start_head(self.model, labelled)
+            return self.start.share_sure(self.config.threshold)
+        start_head(self.model, labelled)
+        return 0.0
 
     def _look(self, images: StepImages) -> _Views:
         """Make the views of the next step, and its pseudo-labels."""
-        is_dihedral = self.config.dihedral is not False
         generator = torch.Generator().manual_seed(self.config.seed * _AUGMENT_STREAM + self.step)
         labelled, unlabelled = self._to_device(images.labelled), self._to_device(images.unlabelled)
         n = len(labelled) + len(unlabelled)
         most = min(chunk_size(n, self._side(labelled), self.device), self._fits)
         size = None if self._mixes_images else most
-        x = [weak_view(labelled, generator, dihedral=is_dihedral)]
+        x = [self._view(weak_view, labelled, generator)]
         weak_logits = torch.empty((0, N_CLASSES), device=self.device)
         if len(unlabelled):  # there are none with unlabelled_ratio=0, or when every image has a label
-            weak_logits = self._judge(weak_view(unlabelled, generator, dihedral=is_dihedral))
+            weak_logits = self._judge(self._view(weak_view, unlabelled, generator))
         pseudo = pseudo_labels(weak_logits, self.config.threshold, kind=self.config.pseudo_labels)
         labels = torch.from_numpy(images.classes).to(self.device)
         taught = lessons(labels, pseudo, images.n_likely, **self._weights)
         rows = rows_to_learn(taught.weight[len(labels) :], len(labels), size)
         if len(rows):
-            x.append(strong_view(unlabelled, generator, dihedral=is_dihedral, rows=rows))
+            x.append(self._view(strong_view, unlabelled, generator, rows))
         return _Views(torch.cat(x), labels, pseudo, images.n_likely, taught, rows.to(self.device), size)
+
+    def _view(
+        self,
+        make: Callable[..., Tensor],
+        images: Tensor,
+        generator: torch.Generator,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """Make views of some images; the same, however many at a time the memory lets it make."""
+        n, drawn = len(images if rows is None else rows), generator.get_state()
+
+        def some(part: slice) -> Tensor:
+            generator.set_state(drawn)
+            is_all = part.start == 0 and part.stop >= n
+            chosen = rows if is_all else (torch.arange(n) if rows is None else rows)[part]
+            return make(images, generator, dihedral=self.config.dihedral is not False, rows=chosen)
+
+        return self._in_chunks(some, n, n)
 
     @torch.no_grad()
     def _judge(self, x: Tensor) -> Tensor:
         """Return the logits of the EMA model; its head works in float32 in any case."""
-        parts = torch.split(x, chunk_size(len(x), self._side(x), self.device))
         # A fact about the CPU and no timing, so that a training is repeatable: 0.10 s instead of
         # 0.17 s for 80 images of 128 px through tf_efficientnet_lite0 on 2 cores.
         is_low = self.device.type == "cpu" and has_bfloat16(self.device)
+        size = chunk_size(len(x), self._side(x), self.device)
         with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
-            features = torch.cat([self.average.features(part) for part in parts])
+            features = self._in_chunks(lambda part: self.average.features(x[part]), len(x), size)
         logits: Tensor = self.average.head(features.float())
         return logits
+
+    def _in_chunks(self, compute: Callable[[slice], Tensor], n: int, size: int) -> Tensor:
+        """Compute something of `n` images, `size` at once; less where the memory ran out once."""
+        size = min(size, self._looks)
+        found, fitted = compute_in_chunks(compute, n, size=size)
+        if fitted != size:
+            self._looks = fitted
+        return found
 
     @property
     def _weights(self) -> dict[str, float]:
@@ -243,45 +292,30 @@ class Trainer:
         found, size = backward_in_chunks(
             self.model, views.x, taught.target[kept], taught.weight[kept], size=views.size
         )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip, foreach=True)
+        clip = self.config.gradient_clip
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), clip, foreach=True)
         if self.anchor is not None:
             self.anchor.pull(self.model, self.config.l2_sp)
         self.optimiser.step()
-        self._ema.update(self.model, step=self.step - self._begun + 2)  # at its step 1 timm copies
+        self._ema.update(self.model, step=self.step - self.begun + 2)  # at its step 1 timm copies
         if size != views.size and size is not None:
             self._fits = size
         predictions = torch.zeros_like(taught.target).index_copy(0, kept, found)
         loss = fixmatch_loss(predictions, views.labels, pseudo, views.n_likely, **self._weights)
-        sure, likelier = pseudo.is_sure, pseudo.target.argmax(1)
-        return torch.stack(
-            [
-                loss.total,
-                loss.supervised,
-                loss.unsupervised,
-                sure.float().mean().nan_to_num(0.0),  # of no image
-                (sure & (likelier == 1)).sum().float(),
-                (sure & (likelier == 0)).sum().float(),
-            ]
-        )
+        known = predictions[:n_labelled]
+        return measure(loss, known, views.labels, pseudo, n_likely=views.n_likely, gradient=length)
 
-    def _record(self, values: list[float], started: float) -> StepRecord:
-        if not math.isfinite(values[0]):
-            raise StateError(
-                f"The training diverged: the loss of step {self.step} is {values[0]}. The last "
-                "checkpoint is kept. Train with a learning_rate smaller than "
-                f"{_learning_rate(self.config):g}."
-            )
+    def _record(self, measured: dict[str, Any], started: float) -> StepRecord:
+        for name, value in (("loss", measured["loss"]), ("gradient", measured.pop("gradient"))):
+            if not math.isfinite(value):
+                raise self._diverged(f"the {name} of step {self.step} is {value}")
         return StepRecord(
             step=self.step,
             cycle=self.cycle,
-            loss=values[0],
-            supervised=values[1],
-            unsupervised=values[2],
-            share_above=values[3],
-            n_anomaly=int(values[4]),
-            n_normal=int(values[5]),
+            meant=self._meant if self.step == self.begun + 1 else None,
             distance=None if self.step % _COMPARE_EVERY else self._distance(),
             seconds=time.perf_counter() - started,
+            **measured,
         )
 
     def _distance(self) -> float:
@@ -304,23 +338,6 @@ class Trainer:
         if self.device.type == "cuda":
             x = x.pin_memory()  # else the copy waits for what the GPU does
         return x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-
-
-class _OnItsWay:
-    """Numbers that a GPU has still to compute; asking for them waits for them and nothing later."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values, self._there = values, None
-        if values.is_cuda:
-            self._values = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._there.record(torch.cuda.current_stream(values.device))
-
-    def tolist(self) -> list[float]:
-        if self._there is not None:
-            self._there.synchronize()
-        values: list[float] = self._values.tolist()
-        return values
 
 
 def choose_device(name: str) -> torch.device:

@@ -56,8 +56,9 @@ class Forecast:
 
     def __str__(self) -> str:
         about = f"about {self.middle:,}" if self.middle else "none"
+        another = "Another image is" if self.n == 1 else f"Another {self.n:,} images are"
         return (
-            f"Another {self.n:,} images are likely to bring {about} (95 %: {self.low:,} to {self.high:,}); "
+            f"{another} likely to bring {about} (95 %: {self.low:,} to {self.high:,}); "
             f"the last {self.n_looks:,} brought {self.n_found or 'none'}."
         )
 
@@ -106,8 +107,12 @@ class Discovery:
 
     @property
     def outlook(self) -> str:
-        """What another page is likely to bring, in a sentence."""
-        page = self.next_page()
+        """What another page of 24 images is likely to bring, in a sentence."""
+        return self.outlook_for(PAGE)
+
+    def outlook_for(self, n: int) -> str:
+        """Say what another page of `n` images is likely to bring, in a sentence."""
+        page = self.next_page(n)
         if page is not None:
             return str(page)
         return f"Too few looks to say what the next will bring ({self.n_looks}; {LEAST_LOOKS} are needed)."

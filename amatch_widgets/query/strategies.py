@@ -18,7 +18,7 @@ from amatch_widgets.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick", "rising"]
+__all__ = ["ORDERS", "STRATEGIES", "Candidate", "order", "pick", "ranks", "rising"]
 
 ORDERS = ("highest", "lowest", "uncertain", "random", "recent")
 STRATEGIES = ("top", "uncertain", "random")
@@ -83,7 +83,7 @@ def order(scores: _Scores, how: str, *, subset: _Indices | None = None, seed: in
     return indices[_sorted(_key(scores[indices], how))]
 
 
-def rising(scores: _Scores, before: _Scores, *, subset: _Indices | None = None) -> _Indices:
+def rising(now: _Indices, before: _Indices, *, subset: _Indices | None = None) -> _Indices:
     """Sort images by how far they have risen in the ranking, on a logarithmic scale.
 
     To rise from rank 5,000 to 50 is as much as to rise from rank 100 to the first; what is new at the
@@ -91,8 +91,8 @@ def rising(scores: _Scores, before: _Scores, *, subset: _Indices | None = None) 
 
     Parameters
     ----------
-    scores, before : ndarray of float32, shape (N,)
-        Scores now and earlier, each in an order of its own; NaN where there is none.
+    now, before : ndarray of int64, shape (N,)
+        Ranks now and earlier, see `ranks`.
     subset : ndarray of int64, shape (M,), optional
         Indices of the images to sort, each once; default all.
 
@@ -102,17 +102,30 @@ def rising(scores: _Scores, before: _Scores, *, subset: _Indices | None = None) 
         The same indices, sorted; of equals the higher score first, and images without a score at
         either time last.
     """
-    indices = _rising(subset, len(scores))
-    gain = np.log(_ranks(before)[indices]) - np.log(_ranks(scores)[indices])
-    gain[np.isnan(scores[indices]) | np.isnan(before[indices])] = -np.inf
-    return indices[np.lexsort((-scores[indices], -gain))]
+    indices = _rising(subset, len(now))
+    here, there = now[indices], before[indices]
+    gain = np.log(np.maximum(there, 1)) - np.log(np.maximum(here, 1))
+    gain[(here == 0) | (there == 0)] = -np.inf
+    return indices[np.lexsort((np.where(here == 0, len(now) + 1, here), -gain))]
 
 
-def _ranks(scores: _Scores) -> NDArray[np.float64]:
-    """Return the rank of each score, the highest 1, ties by index; NaN come last."""
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks
+def ranks(scores: _Scores) -> _Indices:
+    """Return the rank of each score.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+        NaN where there is none.
+
+    Returns
+    -------
+    ndarray of int64, shape (N,)
+        The highest has rank 1, ties go by index; 0 where there is no score.
+    """
+    found = np.empty(len(scores), np.int64)
+    found[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    found[np.isnan(scores)] = 0
+    return found
 
 
 def pick(

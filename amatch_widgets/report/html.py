@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
-from collections import defaultdict
+from collections import Counter, defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ __all__ = ["write_report"]
 _MOST_ROWS = 5000  # of a table: a browser scrolls through as many without pain
 _SHORT = 20  # rows that need no folding
 _MARKS = {"anomaly": "◆", "normal": "●"}
+_WORDS = {kind: f"{mark} {kind}" for kind, mark in _MARKS.items()}
+_TAKEN_BACK = "taken back"
 _PACKAGES = ("amatch-widgets", "torch", "timm", "numpy", "scikit-learn", "pillow", "matplotlib")
 
 
@@ -178,13 +180,16 @@ def _metrics(now: Metrics, cycles: Sequence[CycleRecord]) -> str:
 def _labels(lines: Sequence[Label]) -> str:
     if not lines:
         return section("Labels", "<p>No image was labelled yet.</p>\n")
+    said = _words(lines)
     people: dict[str, list[Label]] = defaultdict(list)
-    for line in lines:
+    counts: Counter[tuple[str, str]] = Counter()
+    for line, words in zip(lines, said, strict=True):
         people[line.by].append(line)
+        counts[line.by, words] += 1
     by_whom = [
         [
             name or "(no name)",
-            *(sum(line.label == label for line in theirs) for label in ("anomaly", "normal", None)),
+            *(counts[name, words] for words in (*_WORDS.values(), _TAKEN_BACK)),
             _when(theirs[0].time),
             _when(theirs[-1].time),
         ]
@@ -196,7 +201,8 @@ def _labels(lines: Sequence[Label]) -> str:
         [
             _when(line.time),
             line.image_id,
-            f"{_MARKS[line.label]} {line.label}" if line.label else "taken back",
+            words,
+            "★" if line.star else "",
             line.by,
             "; ".join(line.tags),
             line.note,
@@ -204,12 +210,13 @@ def _labels(lines: Sequence[Label]) -> str:
             line.reason,
             line.split,
         ]
-        for line in kept
+        for line, words in zip(kept, said[-_MOST_ROWS:], strict=True)
     ]
     all_head = [
         "time (UTC)",
         "image",
         "label",
+        "star",
         "by",
         "tags",
         "note",
@@ -226,6 +233,17 @@ def _labels(lines: Sequence[Label]) -> str:
         table(head, by_whom, numbers=head[1:4], whole=head[4:]),
         details(summary, journal, is_open=len(rows) <= _SHORT),
     )
+
+
+def _words(lines: Sequence[Label]) -> list[str]:
+    """Say which label each line leaves: one that was starred and never labelled had none to take back."""
+    had: dict[str, str | None] = {}
+    words = []
+    for line in lines:
+        nothing = _TAKEN_BACK if had.get(line.image_id) else ""
+        words.append(_WORDS[line.label] if line.label else nothing)
+        had[line.image_id] = line.label
+    return words
 
 
 def _problems(session: Session, unreadable: Mapping[str, str]) -> str:

@@ -23,9 +23,13 @@ __all__ = ["score_batches"]
 
 
 def score_batches(
-    model: Classifier, pool: PixelPool, *, batch_size: int = 256
+    model: Classifier,
+    pool: PixelPool,
+    *,
+    batch_size: int = 256,
+    indices: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-    """Score every readable image, in the order of the source.
+    """Score every readable image.
 
     Reading and decoding run ahead on the pool's threads while the model works. The precision is the
     one that `Inference` finds faster; the same image and weights give the same score up to its
@@ -38,6 +42,8 @@ def score_batches(
     pool : PixelPool
     batch_size : int, >= 1
         Images read at once; the device may take them in smaller chunks.
+    indices : ndarray of int64, shape (N,), optional
+        The images in the order wanted; by default all of them in that of the source.
 
     Yields
     ------
@@ -47,8 +53,8 @@ def score_batches(
         The softmax probability of the class *anomaly*, in [0, 1].
     """
     score = _score_vectors(model) if isinstance(model, VectorClassifier) else Inference(model).scores
-    for images, indices in pool.stream(batch_size=batch_size):
-        yield indices, score(images)
+    for images, found in pool.stream(indices, batch_size=batch_size):
+        yield found, score(images)
 
 
 def _score_vectors(

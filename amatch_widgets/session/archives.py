@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
-from amatch_widgets.archive.cluster import score_on_cluster
+from amatch_widgets.archive.cluster import choose_precision, score_on_cluster
+from amatch_widgets.archive.devices import Together, devices_of
+from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_first, score_missing
+from amatch_widgets.archive.run import part_rows_for, score_missing
 from amatch_widgets.archive.scores import ArchiveScores
 from amatch_widgets.errors import NotTrainedError
 from amatch_widgets.events import Event, Message
+from amatch_widgets.images.stream import reading_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,13 +23,12 @@ if TYPE_CHECKING:
     from amatch_widgets.archive.ranker import Model, Ranker
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.backbone import Classifier
+    from amatch_widgets.learn.inference import Precision
     from amatch_widgets.learn.start import Start
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
 
 __all__ = ["Archives"]
-
-_THREADS = 2
 
 
 class Archives:
@@ -98,23 +101,26 @@ class Archives:
             spec=archive.spec(),
             part_rows=part_rows_for(len(archive), getattr(archive, "chunk", 1)),
         )
-        cycle = parts.begin(ranker.key, ranker.note)
         config = self._manifest().train
-        options: dict[str, Any] = {"batch_size": config.score_batch, "threads": _THREADS}
-        if parts.missing(cycle):
-            score = ranker.ready(config.device)
-            yield from score_first(archive, ranker.image, score, parts, cycle, **options)
+        device, batch_size = config.device, config.score_batch
+        cycle = parts.begun(ranker.key)
+        if cycle is None:
+            # Once, by who will score: the rows of a cycle are of one precision, whoever makes them.
             if client is None:
-                yield from score_missing(archive, ranker.image, score, parts, cycle, **options)
+                precision = ranker.choose_precision(device)
+            else:
+                precision = yield from choose_precision(client, ranker, len(archive), device=device)
+            cycle = parts.begin(ranker.key, ranker.note, precision)
+        ranker = replace(ranker, precision=cast("Precision", cycle.precision))
+        if parts.missing(cycle):
+            if client is None:
+                score = Together([ranker.ready(name) for name in devices_of(device)])
+                how: Any = archive, ranker.image, score, parts, cycle
+                yield from score_first(*how, batch_size=batch_size, threads=reading_threads())
+                yield from score_missing(*how, batch_size=batch_size, threads=reading_threads())
             else:
                 yield from score_on_cluster(
-                    client,
-                    archive,
-                    ranker,
-                    parts,
-                    cycle,
-                    device=config.device,
-                    batch_size=config.score_batch,
+                    client, archive, ranker, parts, cycle, device=device, batch_size=batch_size
                 )
         n_problems = parts.n_problems(cycle)
         if n_problems:

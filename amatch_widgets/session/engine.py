@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import NotTrainedError, SourceError, TooFewLabelsError, WorkspaceError
-from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone
+from amatch_widgets.errors import NotTrainedError, SourceError, StateError, TooFewLabelsError, WorkspaceError
+from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone, TopScored
 from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.session.history import CycleRecord, History, utc_now
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _SMOOTHING = 0.9  # of the rate shown while training
+_FIRST, _SHARE = 1_000, 10  # images scored before all others; at most a tenth of what is read is read twice
 
 
 class Engine:
@@ -68,6 +69,8 @@ class Engine:
         Returns whether the images have an up; asked once there are embeddings.
     image : callable
         Returns how the images are prepared.
+    highest : callable
+        Takes a number; returns the positions of as many images that rank highest now, or of fewer.
 
     Attributes
     ----------
@@ -95,19 +98,27 @@ class Engine:
         begin: Callable[[], Start | None],
         has_up: Callable[[], bool | None],
         image: Callable[[], Preprocess],
+        highest: Callable[[int], npt.NDArray[np.int64]],
     ) -> None:
         self._config = config
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
         self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
+        self._highest = highest
         self._trainer: Trainer | None = None
-        self._health = HealthMonitor(restart=config.restart)
+        self._health = HealthMonitor()
+        history.tell(self._health)
         self.cycle, self.step = workspace.last_step()
         self._saved_step = self.step
 
-    def train(self, steps: int) -> Iterator[Event]:
-        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is."""
+    def train(self, steps: int | None, is_over: Callable[[], bool]) -> Iterator[Event]:
+        """Embed, train a cycle, score and evaluate; closed before its end, it keeps what there is.
+
+        A cycle that was broken off goes on, for `steps` steps or those that are left of it; else a
+        new one of `steps` steps or as many as usual begins. Closed while `is_over` says so, the
+        cycle has ended, and the next one will be new.
+        """
         try:
             yield from self.embed()
         except WorkspaceError as error:  # no room for the embeddings is no reason not to train
@@ -124,6 +135,14 @@ class Engine:
             likely=start.likely if start else None,
             likely_share=self._config.likely_share,
         )
+        left = trainer.end - trainer.step
+        steps = steps or left or self._config.steps
+        if left:
+            yield Message(
+                "info",
+                f"{_broken_off(trainer.cycle, trainer.step, left)} It goes on for {steps} steps, with the "
+                "labels there are now.",
+            )
         started, seconds = time.perf_counter(), 0.0
         with contextlib.closing(self._steps(trainer, steps, feed)) as records:
             for done, record in enumerate(records, start=1):
@@ -137,6 +156,8 @@ class Engine:
                     for alarm in self._health.step(record):
                         yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
                 except GeneratorExit:  # stop() or close()
+                    if is_over():
+                        trainer.end = trainer.step
                     self._save(trainer)
                     raise
                 if record.step % self._config.checkpoint_every == 0:
@@ -150,6 +171,7 @@ class Engine:
                 cycle=trainer.cycle,
                 step=trainer.step,
                 metrics=outcome.metrics,
+                alone=outcome.alone,
                 n_anomalies=counts["anomaly"],
                 n_normals=counts["normal"],
                 train_s=train_s,
@@ -163,6 +185,21 @@ class Engine:
             yield HealthAlarm(alarm.kind, alarm.text, alarm.advice)
         yield CycleDone(trainer.cycle)
 
+    def broken_off(self) -> list[str]:
+        """Say which cycle the next training goes on with, by the last checkpoint; none if it begins one."""
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
+
+        checkpoints = self._workspace.checkpoints()
+        try:
+            details = read_details(checkpoints[-1]) if checkpoints else {}
+        except WorkspaceError:
+            return []  # the next job says so
+        end = details.get("end")
+        left = end - self.step if isinstance(end, int) else 0  # older files do not say
+        if left <= 0 or details.get("train") != self._config.to_dict():
+            return []
+        return [f"{_broken_off(self.cycle, self.step, left)} The next training goes on with it."]
+
     def _steps(self, trainer: Trainer, steps: int, feed: Feed) -> Generator[StepRecord]:
         """Yield the steps; when one fails, its model is dropped."""
         try:
@@ -171,8 +208,7 @@ class Engine:
             self._save(trainer)
             raise
         except Exception:
-            self._trainer = None  # the next job goes on from the last checkpoint
-            self.cycle, self.step = self._workspace.last_step()
+            self._drop_model()
             raise
         finally:
             _give_memory_back()
@@ -207,9 +243,16 @@ class Engine:
         writer = self._scores.writer(cycle, n_images=n, model=f"step={trainer.step:08d}")
         scores = np.full(n, np.nan, np.float32)
         started, n_scored, is_whole = time.perf_counter(), 0, False
+        # Rising, as are those after them: sources are read from the front to the back.
+        chunk = getattr(self._source, "chunk", 1)  # images that are unpacked together, for each of these anew
+        first = np.sort(self._highest(min(_FIRST, n // (_SHARE * chunk))))
+        is_last = np.ones(n, bool)
+        is_last[first] = False
+        order = np.concatenate([first, np.flatnonzero(is_last)])
+        is_told = not len(first)
         try:
             for indices, values in score_batches(
-                trainer.average, self._pool, batch_size=self._config.score_batch
+                trainer.average, self._pool, batch_size=self._config.score_batch, indices=order
             ):
                 writer.add(indices, [ids[i] for i in indices], values)
                 scores[indices] = values
@@ -217,6 +260,10 @@ class Engine:
                 done = n_scored + len(self._pool.problems)
                 rate = done / (time.perf_counter() - started)
                 yield ScoringProgress(min(done, n), n, rate, max(n - done, 0) / rate)
+                if not is_told and is_last[indices[-1]]:
+                    is_told = True
+                    best = first[np.argsort(-scores[first], kind="stable")]  # NaN, the unreadable, last
+                    yield TopScored(cycle, tuple(ids[i] for i in best[: np.isfinite(scores[first]).sum()]))
             if not n_scored:
                 image_id, reason = next(iter(self._pool.problems.items()))
                 raise SourceError(
@@ -238,7 +285,8 @@ class Engine:
         return found
 
     def _ready_trainer(self, start: Start | None = None) -> Trainer:
-        from amatch_widgets.learn.checkpoint import load_checkpoint, read_details  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.checkpoint import load_checkpoint  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.details import read_details  # noqa: PLC0415 (safetensors)
         from amatch_widgets.learn.start import VectorShape  # noqa: PLC0415 (imports torch)
         from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415 (imports torch)
 
@@ -263,24 +311,41 @@ class Engine:
             trainer = Trainer(config, image.channels, is_blank=bool(checkpoints), shape=shape)
             if checkpoints:
                 load_checkpoint(checkpoints[-1], trainer)
+                if details.get("train") != self._config.to_dict():
+                    trainer.end = trainer.step  # a cycle does not go on with other options
             self._trainer, self._saved_step = trainer, trainer.step
         self._trainer.start = start
         return self._trainer
+
+    def _drop_model(self) -> None:
+        """Let the next job go on from the last checkpoint."""
+        self._trainer = None
+        self.cycle, self.step = self._workspace.last_step()
 
     def _save(self, trainer: Trainer) -> None:
         from amatch_widgets.learn.checkpoint import save_checkpoint  # noqa: PLC0415 (imports torch)
 
         if trainer.step == self._saved_step:
             return
+        try:
+            trainer.check()
+        except StateError:
+            self._drop_model()
+            raise
         version, labels = self._training_labels()
         details = {
             "labels": {"version": version, "n": len(labels)},
             "image": self._image().to_dict(),
+            "train": self._config.to_dict(),
             "time": utc_now(),
         }
         save_checkpoint(self._workspace.checkpoint(trainer.cycle, trainer.step), trainer, details)
         self._saved_step = trainer.step
         self._workspace.prune_checkpoints()
+
+
+def _broken_off(cycle: int, step: int, left: int) -> str:
+    return f"Cycle {cycle} was broken off at step {step}, {left} before its end."
 
 
 def _give_memory_back() -> None:

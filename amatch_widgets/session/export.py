@@ -36,7 +36,13 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Provenance], bytes]] = {
 }
 _COLUMNS = ("id", "score", "rank", "label", "tags", "note", "starred")
 _WHERE_AND_WHO = ("ra", "dec", "labelled_by", "labelled_at")
-_OWN_TABLES = {(*_COLUMNS, *_WHERE_AND_WHO), _COLUMNS, _COLUMNS[:-1]}  # of this version and of older ones
+_TIERS = ("rank_instant", "rank_deep")
+_OWN_TABLES = {
+    (*_COLUMNS, *_WHERE_AND_WHO, *_TIERS, "model"),
+    (*_COLUMNS, *_WHERE_AND_WHO),  # of older versions
+    _COLUMNS,
+    _COLUMNS[:-1],
+}
 _LOOKED_AT = 65_536  # bytes at each end of a file, in which it says who made it
 
 
@@ -46,8 +52,17 @@ def shortlist(
     ranks: npt.NDArray[np.int64],
     history: Iterable[Label],
     chosen: npt.NDArray[np.int64],
+    *,
+    instant: npt.NDArray[np.float32] | None = None,
+    deep: npt.NDArray[np.float32] | None = None,
 ) -> pd.DataFrame:
     """Put images into a table.
+
+    There is no interval of a score: each tier scores an image once, by one fit. Fits without some of the
+    labels say how far its score would move with other labels, for the instant tier alone; how often such a
+    range holds the score of a fit to many more labels is not known, so that it would promise what nobody has
+    checked. What both tiers say of an image by themselves is there instead: where their ranks are far apart,
+    its place rests on one of them.
 
     Parameters
     ----------
@@ -60,13 +75,16 @@ def shortlist(
         All that was said of images, oldest first.
     chosen : ndarray of int64, shape (M,)
         Positions of the images wanted, in the order wanted.
+    instant, deep : ndarray of float32, shape (N,), optional
+        Scores of all images by each tier alone; NaN where there is none.
 
     Returns
     -------
     DataFrame
         A row per image: id, score, rank, label, tags (joined by ";"), note, starred; ra and dec, ICRS,
         degrees, NaN where no position is known; labelled_by and labelled_at (ISO 8601, UTC), who gave the
-        label that it has, and when.
+        label that it has, and when; rank_instant and rank_deep, the ranks by each tier alone, which equal
+        scores share, 0 where it has no score.
     """
     import pandas as pd  # noqa: PLC0415 (a third of a second that only tables need)
 
@@ -99,8 +117,20 @@ def shortlist(
             "dec": sky[:, 1],
             "labelled_by": ["" if line is None else _valid(line.by) for line in origins],
             "labelled_at": ["" if line is None else line.time for line in origins],
+            "rank_instant": pd.array(_ranks(instant, chosen), dtype="Int64"),
+            "rank_deep": pd.array(_ranks(deep, chosen), dtype="Int64"),
         }
     )
+
+
+def _ranks(scores: npt.NDArray[np.float32] | None, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the ranks of some images among all, 1 = highest; 0 where there is no score."""
+    if scores is None:
+        return np.zeros(len(chosen), np.int64)
+    rising = np.sort(scores)  # NaN come last
+    rising = rising[: np.count_nonzero(np.isfinite(scores))]
+    ranks = 1 + len(rising) - np.searchsorted(rising, scores[chosen], side="right")
+    return np.where(np.isfinite(scores[chosen]), ranks, 0)
 
 
 def check_ending(path: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amatch_widgets.errors import ConfigError
+from amatch_widgets.errors import ConfigError, LabelError
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.cutouts import Cutouts, write_cutouts
 from amatch_widgets.session.export import check_ending, write_shortlist
 from amatch_widgets.session.history import utc_now
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.provenance import Provenance, model_hash, software
+from amatch_widgets.session.samp import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +31,9 @@ class Exporting(Parts):
     def export(self, path: str | Path, n: int | None = None) -> Path:
         """Write a shortlist: the `n` highest scores, or all labelled images by score.
 
-        The columns are those of `top`. Every format but CSV says too what session and images it is of, what
-        ranked them, a digest of the weights that did, and when and by which version it was written.
+        The columns are those of `top`, and `model`, a digest of the weights that ranked. Every format but CSV
+        says too what session and images it is of, what ranked them, and when and by which version it was
+        written.
 
         Parameters
         ----------
@@ -120,11 +122,77 @@ class Exporting(Parts):
         pictures = self.pictures.cutouts(ids, rendering, side)
         return write_cutouts(Path(folder).expanduser(), table, ids, pictures)
 
+    def send(self, n: int | None = 100, *, to: str | None = None) -> list[str]:
+        """Show the `n` highest scores in other programs on this machine, by SAMP: TOPCAT, Aladin and others.
+
+        The table is that of `export`, a VOTable in the session folder, ``sent.vot``, which the programs read.
+
+        Parameters
+        ----------
+        n : int, >= 1, optional
+            None: all labelled images by score.
+        to : str, optional
+            Name of the only program that is to show it, e.g. "TOPCAT".
+
+        Returns
+        -------
+        list of str
+            The names of the programs.
+
+        Raises
+        ------
+        StateError
+            If no hub runs or answers within seconds, or no such program is connected to it.
+        NotTrainedError
+            If the highest scores are asked for before there are any.
+        MissingExtraError
+            If astropy is not installed.
+        WorkspaceError
+            If the table cannot be written.
+        """
+        with Hub() as hub:
+            path = self.export(self.path / "sent.vot", n)
+            name = f"{self.path.name}, {'labels' if n is None else f'best {n}'}"
+            values = {"url": path.as_uri(), "table-id": f"amatch-{self.path.name}", "name": name}
+            return hub.tell("table.load.votable", values, to=to)
+
+    def point_at(self, image_id: str, *, to: str | None = None) -> list[str]:
+        """Show the place of an image on the sky in other programs on this machine, by SAMP, as in Aladin.
+
+        Parameters
+        ----------
+        image_id : str
+        to : str, optional
+            Name of the only program that is to show it, e.g. "Aladin".
+
+        Returns
+        -------
+        list of str
+            The names of the programs.
+
+        Raises
+        ------
+        LabelError
+            If there is no such id, or where the image is is not known.
+        StateError
+            As for `send`.
+        """
+        self._check_ids([image_id])
+        position = self.pictures.position(image_id)
+        if position is None:
+            raise LabelError(
+                f"Where {image_id!r} is on the sky is not known, so that no program can show it."
+            )
+        ra, dec = position
+        with Hub() as hub:
+            return hub.tell("coord.pointAt.sky", {"ra": f"{ra:.8f}", "dec": f"{dec:.8f}"}, to=to)
+
     def _shortlist(self, n: int | None) -> tuple[pd.DataFrame, Provenance]:
         """Return a table and what ranked it; labels that come meanwhile make both anew, a few times."""
         for _ in range(_TRIES):
             version = self._board.version
-            found = self._board.shortlist(self._board.choose(n)), self._provenance()
+            table, provenance = self._board.shortlist(self._board.choose(n)), self._provenance()
+            found = table.assign(model=provenance.model), provenance
             if self._board.version == version:
                 break
         return found

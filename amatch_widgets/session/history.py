@@ -14,6 +14,8 @@ from amatch_widgets.session._lines import JsonLines
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from amatch_widgets.learn.health import HealthMonitor
+
 __all__ = ["CycleRecord", "History", "utc_now"]
 
 
@@ -37,6 +39,8 @@ class CycleRecord:
         The weight in the ranking that the trained model was given beside the instant tier's 1.
     verdict : str
         Why, in plain words.
+    alone : Metrics or None
+        Of the trained model by itself, on the same labels; None in records of older versions.
     """
 
     cycle: int
@@ -49,6 +53,7 @@ class CycleRecord:
     time: str
     deep_weight: float = 0.0
     verdict: str = ""
+    alone: Metrics | None = None
 
 
 class History:
@@ -106,7 +111,16 @@ class History:
         """Take a cycle."""
         with self._lock:
             self._cycles.append(record)
-        self._file.append([{"cycle": asdict(record) | {"metrics": record.metrics.to_dict()}}])
+        self._file.append([{"cycle": asdict(record)}])
+
+    def tell(self, monitor: HealthMonitor) -> None:
+        """Let a monitor that knows nothing take all records; what it says of them was said then."""
+        cycles = {record.step: record for record in self.cycles}
+        for record in self.steps:
+            monitor.step(record)
+            cycle = cycles.get(record.step)
+            if cycle is not None and cycle.alone is not None:
+                monitor.cycle(cycle.alone.auroc)
 
     def _replay(self, entry: dict[str, Any]) -> None:
         if "step" in entry:
@@ -115,7 +129,12 @@ class History:
             self._steps.append(record)
         else:
             fields = entry["cycle"]
-            cycle = CycleRecord(**fields | {"metrics": Metrics.from_dict(fields["metrics"])})
+            alone = fields.get("alone")
+            metrics = {
+                "metrics": Metrics.from_dict(fields["metrics"]),
+                "alone": None if alone is None else Metrics.from_dict(alone),
+            }
+            cycle = CycleRecord(**fields | metrics)
             _forget(self._cycles, cycle.step)  # a full disk: it was written twice
             self._cycles.append(cycle)
 

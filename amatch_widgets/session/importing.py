@@ -1,20 +1,27 @@
-"""The part of a session that takes in the scores of other programs."""
+"""The part of a session that takes in scores and models of other programs."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amatch_widgets.errors import StateError
+from amatch_widgets.errors import SourceError, StateError, WeightsError
+from amatch_widgets.events import Event, Message, ProblemFound, ScoringProgress
+from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.score.elsewhere import ScoreImport, place_scores, read_scores
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.scoreboard import IMPORTED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
+
+    from amatch_widgets.score.anomalymatch import ForeignModel
 
 __all__ = ["Importing"]
 
@@ -23,7 +30,7 @@ _BLOCK = 100_000
 
 
 class Importing(Parts):
-    """Scores that a `Session` takes in."""
+    """Scores and models that a `Session` takes in."""
 
     def import_scores(
         self, path: str | Path, *, column: str | None = None, lowest_first: bool = False
@@ -65,6 +72,79 @@ class Importing(Parts):
         self._worker.ask(lambda: self._take_scores(found.origin, scores))
         self._tables.add(Path(path).expanduser().resolve())
         return found
+
+    def import_model(self, path: str | Path, *, size: int | None = None) -> None:
+        """Score all images with a model that AnomalyMatch 2 has trained, and rank by it; returns at once.
+
+        The images are read as the file says that they were there: size, normalisation, channels. What they
+        were before that is not written down: they must be of the same bands and units. The scores count as
+        those of `import_scores`: they rank alone or take part in the ranking as the labels say, and the
+        first training takes their place. Stopped before its end, it changes nothing.
+
+        Parameters
+        ----------
+        path : path
+            A ``.safetensors`` file of AnomalyMatch 2. It is never unpickled.
+        size : int, optional
+            Side of the images in pixels, ``image_size`` there, where the file does not say.
+
+        Raises
+        ------
+        WeightsError
+            If it cannot be read, or the network or its images cannot be made as they were there. Nothing is
+            changed.
+        SourceError
+            If the images have another number of channels.
+        StateError
+            If the session has a model of its own, scores that labels have tested already, is busy or closed.
+        """
+        from amatch_widgets.score.anomalymatch import read_model  # noqa: PLC0415 (imports torch)
+
+        self._check_no_model()
+        model = self._worker.ask(lambda: read_model(Path(path).expanduser(), size=size))
+        wanted, found = model.image.channels, self.source.channels
+        if found not in (wanted, 1) and (found, wanted) != (4, 3):
+            raise SourceError(
+                f"The images of {self.source.name!r} have {found} channels, and the model in "
+                f"{model.origin} has learnt from {wanted}. Open them with the same bands."
+            )
+        self._worker.start("score", lambda: self._score_by(model))
+
+    def _score_by(self, model: ForeignModel) -> Iterator[Event]:
+        """Score the images with a model of another program; on the worker's thread."""
+        from amatch_widgets.learn.inference import Inference  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
+
+        pool = PixelPool(
+            self.source,
+            model.image,
+            budget_bytes=0,  # each image is looked at once
+            on_problem=lambda image_id, reason: self.hub.publish(ProblemFound(image_id, reason)),
+        )
+        inference = Inference(model.classifier.to(choose_device(self.config.device)))
+        n, scores = len(pool), np.full(len(pool), np.nan, np.float32)
+        started, n_scored = time.perf_counter(), 0
+        for images, indices in pool.stream(batch_size=self.config.score_batch):
+            scores[indices] = inference.scores(images)
+            n_scored += len(indices)
+            done = min(n, n_scored + len(pool.problems))
+            rate = done / (time.perf_counter() - started)
+            yield ScoringProgress(done, n, rate, (n - done) / rate)
+        image_id, reason = next(iter(pool.problems.items()), ("", ""))
+        if not n_scored:
+            raise SourceError(f"None of the {n} images could be read; the first, {image_id!r}: {reason}.")
+        if not np.isfinite(scores).any():
+            raise WeightsError(
+                f"The model in {model.origin} gives no image a score: its weights are no numbers."
+            )
+        self._take_scores(model.origin, scores)
+        self._unreadable = dict(pool.problems)
+        if pool.problems:
+            yield Message(
+                "warning",
+                f"{len(pool.problems)} of {n} images could not be read as the model needs them and have no "
+                f"score; the first, {image_id!r}: {reason}. They are listed as problems.",
+            )
 
     def _check_no_model(self) -> None:
         if self._engine.cycle:

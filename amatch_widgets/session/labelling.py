@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amatch_widgets.errors import LabelError
 from amatch_widgets.events import LabelsChanged
 from amatch_widgets.labels.merge import MergeResult, Take, merge
 from amatch_widgets.labels.reason import AT_THE_START, from_table
@@ -32,6 +33,7 @@ class Labelling(Parts):
         tags: Sequence[str] | None = None,
         note: str | None = None,
         reason: str | Mapping[str, str] = "",
+        action: int | None = None,
     ) -> None:
         """Label images; on return the labels are on disk. A running training takes them in.
 
@@ -49,6 +51,9 @@ class Labelling(Parts):
             Free text, in place of what there is; None leaves it.
         reason : str or mapping of str to str
             Why the images were shown; the same for all, or by image id.
+        action : int, optional
+            The action of an earlier call (``action`` of its lines in ``labels.history()``) that these labels
+            belong to: one undo takes both back. Where that was undone meanwhile, nothing is changed.
 
         Raises
         ------
@@ -57,7 +62,7 @@ class Labelling(Parts):
         JournalError
             If the labels cannot be written; they are then not kept.
         """
-        self._label(labels, by=by, tags=tags, note=note, reason=reason)
+        self._label(labels, by=by, tags=tags, note=note, reason=reason, action=action)
 
     def annotate(
         self,
@@ -123,6 +128,7 @@ class Labelling(Parts):
         note: str | None = None,
         reason: str | Mapping[str, str] = "",
         can_undo: bool = True,
+        action: int | None = None,
     ) -> None:
         self._check_ids(labels, " No label was changed.")
         scores, step = self._board.of(labels)
@@ -135,6 +141,7 @@ class Labelling(Parts):
             step=step,
             reason=reason,
             can_undo=can_undo,
+            action=action,
         )
         self._tell(lines)
 
@@ -205,7 +212,12 @@ class Labelling(Parts):
         return stars
 
     def merge_labels(
-        self, path: str | Path, *, take: Take | None = None, dry_run: bool = False
+        self,
+        path: str | Path,
+        *,
+        take: Take | None = None,
+        only: Collection[str] | None = None,
+        dry_run: bool = False,
     ) -> MergeResult:
         """Take over what another annotator said of the same images; one `undo` takes all of it back.
 
@@ -225,6 +237,8 @@ class Labelling(Parts):
         take : {"theirs", "mine", "newest"}, optional
             Who is right where both changed a label, and differently. By default nobody is: such
             labels stay as they are here, and are listed.
+        only : collection of str, optional
+            Ids of the images that are merged, as to settle a single disagreement; by default all.
         dry_run : bool
             Change nothing, and return what would be done.
 
@@ -242,15 +256,19 @@ class Labelling(Parts):
         ConfigError
             If there is no such `take`.
         """
+        try:
+            place = Path(path).expanduser()
+        except RuntimeError as error:
+            raise LabelError(f"There is no such user as in {str(path)!r}. Write the path out.") from error
         other = read_other_labels(
-            Path(path).expanduser(),
+            place,
             own=self._workspace.labels,
             fingerprint=self.source.fingerprint(),
             ids=self._index,
         )
 
         def plan(mine: Sequence[Label]) -> MergeResult:
-            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take)
+            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take, only=only)
             return dataclasses.replace(found, notice=other.notice, is_dry_run=dry_run)
 
         if dry_run:

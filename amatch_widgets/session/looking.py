@@ -9,7 +9,7 @@ import numpy as np
 from amatch_widgets.errors import ConfigError, LabelError
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL
-from amatch_widgets.query.discovery import Discovery, discovery
+from amatch_widgets.query.discovery import PAGE, Discovery, discovery
 from amatch_widgets.query.neighbours import near
 from amatch_widgets.query.second_look import contradiction
 from amatch_widgets.query.strategies import Candidate
@@ -188,12 +188,28 @@ class Looking(Parts):
 
     @property
     def outlook(self) -> str:
-        """What another page is likely to bring, and what is left to find, in plain words."""
+        """What another page of 24 images is likely to bring, and what is left to find, in plain words."""
+        return self.outlook_for(PAGE)
+
+    def outlook_for(self, n: int) -> str:
+        """Say what another page of `n` images is likely to bring, and what is left to find.
+
+        Parameters
+        ----------
+        n : int, >= 1
+            Images on the page; no more than are left.
+
+        Returns
+        -------
+        str
+        """
         left, n_open = self._audits.remaining(self._board.n_free)
-        said = str(left) if left.n_draws or not left.n_free else _NO_AUDIT
+        if not left.n_free:
+            return str(left)
+        said = str(left) if left.n_draws else _NO_AUDIT
         if n_open:
             said += f" {n_open:,} audited image{'s have' if n_open > 1 else ' has'} no label yet."
-        return f"{self.discovery.outlook} {said}"
+        return f"{self.discovery.outlook_for(min(n, left.n_free))} {said}"
 
     @property
     def n_audits_open(self) -> int:
@@ -340,6 +356,16 @@ class Looking(Parts):
             return doubted[np.isin(doubted, self._board.ranking("recent", show, only, seed))]
         return self._board.ranking(how, show, only, seed)
 
+    def rise(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return how all images have moved in the ranking, as the order "rising" sees it.
+
+        Returns
+        -------
+        before, now : ndarray of int64, shape (N,)
+            Ranks, from 1; 0 for an image without a score. Read-only.
+        """
+        return self._board.rise()
+
     def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source, in this order; unknown ids are left out."""
         return self._board.places(image_ids)
@@ -421,7 +447,7 @@ class Looking(Parts):
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred, and more.
 
         The other columns are ra and dec (ICRS, degrees, NaN where no position is known), labelled_by and
-        labelled_at.
+        labelled_at, and rank_instant and rank_deep: the ranks by each tier alone, 0 where it has no score.
 
         Raises
         ------

@@ -43,6 +43,7 @@ class Parts:
     _explain: Explainer
     _tables: set[Path]
     _notices: list[str]
+    _unreadable: dict[str, str]
     _workspace: Workspace
     _engine: Engine
     _learnable: Learnable

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError
+from amatch_widgets.images.description import describe
 from amatch_widgets.images.preprocess import encode_thumbnail, shrink
 from amatch_widgets.images.render import Rendering, encode_picture, render
 from amatch_widgets.images.source import read_many
@@ -112,6 +113,10 @@ class Pictures:
             return None if path_of is None else int(path_of(self._index[image_id]).stat().st_size)
         except OSError:  # reading it says why
             return None
+
+    def describe(self, image_id: str) -> dict[str, str]:
+        """Return what the source knows of an image beside its pixels; it raises nothing."""
+        return describe(self._source, self._index[image_id])
 
     def position(self, image_id: str) -> tuple[float, float] | None:
         """Return where on the sky an image is, if its source has ``position(index)``.

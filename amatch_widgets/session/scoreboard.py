@@ -12,7 +12,7 @@ import numpy as np
 
 from amatch_widgets.errors import ConfigError, NotTrainedError, WorkspaceError
 from amatch_widgets.learn.metrics import Metrics, evaluate
-from amatch_widgets.query.strategies import Candidate, order, pick, rising
+from amatch_widgets.query.strategies import Candidate, order, pick, ranks, rising
 from amatch_widgets.session.export import shortlist
 from amatch_widgets.session.selection import Filter, Selection, Show
 
@@ -282,6 +282,23 @@ class Scoreboard:
         key = (how, show, only, seed, self._labels.version, n_problems, now, self._past)
         return self._cached("ranking", key, lambda: self._rank(now.scores, how, show, only, seed))
 
+    def rise(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the ranks of all images a page or a cycle ago, and now; see `Session.rise`."""
+        now, past = self._shown, self._past
+
+        def make() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+            found = ranks(past[0].scores if past else now.scores), ranks(now.scores)
+            for array in found:
+                array.setflags(write=False)
+            return found
+
+        return self._cached("rise", (now, past), make)
+
+    def highest(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the positions of the `n` images that rank highest now, or of as many as have a score."""
+        n_scored = int(np.isfinite(self.scores).sum())
+        return self.ranking("highest", "all", Filter(), 0)[: min(n, n_scored)]
+
     def places(self, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the positions of images in the source; ids that are not there are left out."""
         return np.array([self._index[i] for i in image_ids if i in self._index], np.int64)
@@ -315,7 +332,16 @@ class Scoreboard:
         n_scored = int(np.isfinite(scores).sum())
         ranks = np.zeros(len(scores), np.int64)
         ranks[self.ranking("highest", "all", Filter(), 0)[:n_scored]] = np.arange(1, n_scored + 1)
-        return shortlist(self._source, scores, ranks, self._labels.history(), chosen)
+        fit, deep = self._fit, self._deep
+        return shortlist(
+            self._source,
+            scores,
+            ranks,
+            self._labels.history(),
+            chosen,
+            instant=None if fit is None else fit.scores,
+            deep=None if deep is None else deep.scores,
+        )
 
     def rate(self, scores: npt.NDArray[np.float32]) -> Metrics:
         """Return how well some scores rank the held-out labels."""
@@ -334,8 +360,8 @@ class Scoreboard:
             assert latest is not None  # not all
             subset = latest if subset is None else latest[np.isin(latest, subset)]
         if how == "rising":
-            before = self._past[0].scores if self._past else scores
-            ranking = rising(scores, before, subset=subset)
+            before, now = self.rise()
+            ranking = rising(now, before, subset=subset)
         else:
             ranking = order(scores, how, subset=subset, seed=seed)
         ranking.setflags(write=False)

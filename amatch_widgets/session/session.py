@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import importlib
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from amatch_widgets import demo
-from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError
+from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError, StateError
 from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
@@ -81,8 +82,9 @@ class Session(Labelling, Looking, Exporting, Importing):
     Notes
     -----
     Thread safety: all calls may come from any thread but the worker's. ``_manifest`` is replaced
-    as a whole, by the worker's thread; all else that changes is in the label store, the scoreboard,
-    the pool, the tiers and the worker, which guard themselves.
+    as a whole, by the worker's thread, ``_stopped`` by whoever begins a training; all else that
+    changes is in the label store, the scoreboard, the pool, the tiers and the worker, which guard
+    themselves.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
             image=lambda: self._manifest.image,
+            highest=self._board.highest,
         )
         self._archives = Archives(
             self.path / "archives",
@@ -174,6 +177,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             trained=self._engine.trained,
         )
         self._worker = Worker(self.hub)
+        self._stopped = threading.Event()  # of the last training: by stop() and not by close()
         self._explain = Explainer(
             self.source,
             self._pool,
@@ -182,7 +186,8 @@ class Session(Labelling, Looking, Exporting, Importing):
             run=self._worker.ask,
         )
         self._tables: set[Path] = set()
-        self._notices += self._tiers.open()
+        self._unreadable: dict[str, str] = {}  # for a model that was imported, with the reason
+        self._notices += [*self._tiers.open(), *self._engine.broken_off()]
         if labels is not None:
             self._take_first_labels(labels)
 
@@ -273,7 +278,7 @@ class Session(Labelling, Looking, Exporting, Importing):
     @property
     def problems(self) -> dict[str, str]:
         """Ids of the images that could not be read, with the reason."""
-        return dict(self._pool.problems)
+        return {**self._unreadable, **self._pool.problems}
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -328,10 +333,15 @@ class Session(Labelling, Looking, Exporting, Importing):
 
         A running `embed` goes over into the training, after the batch it is at.
 
+        A cycle that was broken off, because the session was closed, the kernel died or the job failed,
+        goes on first, from its last checkpoint and with the labels there are now: with the labels
+        of then, it ends as if it had never been broken off, on a CPU to the bit. After `stop`, or with
+        other training options, a new cycle begins.
+
         Parameters
         ----------
         steps : int, >= 1, optional
-            By default ``config.steps``.
+            By default those that are left of a cycle that was broken off, or ``config.steps``.
 
         Raises
         ------
@@ -340,10 +350,16 @@ class Session(Labelling, Looking, Exporting, Importing):
         StateError
             If the session is busy or closed.
         """
-        steps = self.config.steps if steps is None else TrainConfig(steps=steps).steps
+        steps = None if steps is None else TrainConfig(steps=steps).steps
         check_both_classes(self._learnable()[1].values())
         self._give_up_embedding()  # what is left of it is the first part of the training
-        self._worker.start("train", lambda: self._engine.train(steps))
+        before, self._stopped = self._stopped, threading.Event()
+        is_over = self._stopped.is_set
+        try:
+            self._worker.start("train", lambda: self._engine.train(steps, is_over))
+        except StateError:
+            self._stopped = before  # of the job that goes on
+            raise
 
     def score(self, archive: object = None, *, path: str | Path | None = None, client: object = None) -> None:
         """Score all images with the model that is there, or others with what ranks now; returns at once.
@@ -397,7 +413,11 @@ class Session(Labelling, Looking, Exporting, Importing):
         self._worker.resume()
 
     def stop(self) -> None:
-        """End the job after its present step and keep the model; returns at once."""
+        """End the job after its present step and keep the model; returns at once.
+
+        The next `train` begins a new cycle. To go on later with this one, `pause` it, or `close` the session.
+        """
+        self._stopped.set()
         self._worker.stop()
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -405,7 +425,10 @@ class Session(Labelling, Looking, Exporting, Importing):
         self._worker.wait(timeout_s)
 
     def close(self) -> None:
-        """Stop what runs, keep everything, and give the folder free; closing twice does no harm."""
+        """Stop what runs, keep everything, and give the folder free; closing twice does no harm.
+
+        A training goes on when the session is opened again, see `train`.
+        """
         try:
             self._worker.close()
         finally:

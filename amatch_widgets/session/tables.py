@@ -35,6 +35,9 @@ _MEANING = {
     "dec": ("deg", "pos.eq.dec;meta.main", "declination, ICRS"),
     "labelled_by": ("", "meta.id.assoc", "who gave the label"),
     "labelled_at": ("", "time", "when the label was given, ISO 8601, UTC"),
+    "rank_instant": ("", "meta.number", "rank by the labels and the embeddings alone; 0 = no score"),
+    "rank_deep": ("", "meta.number", "rank by the trained model alone; 0 = no score"),
+    "model": ("", "meta.id.assoc", "digest of the weights that ranked, or empty"),
 }
 # FITS keywords have eight characters at most; CREATOR and DATE are the standard's own.
 _KEYWORDS = {

@@ -203,6 +203,7 @@ class Tiers:
         """
         from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
         from amatch_widgets.learn.start import Start  # noqa: PLC0415 (imports torch)
+        from amatch_widgets.query.head import logit_of  # noqa: PLC0415 (imports scikit-learn)
 
         store, key = self._store, self._manifest().embeddings
         _, labels = self._learnable()
@@ -218,6 +219,7 @@ class Tiers:
             weights=fit.weights,
             bias=fit.bias,
             likely=_highest(fit.scores, labels),
+            logits=logit_of(fit.scores[np.isfinite(fit.scores)]),
         )
 
     def use_deep(

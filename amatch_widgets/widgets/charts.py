@@ -92,9 +92,9 @@ class Axis:
         return cls(low, high if high > low else low + 1, _LEFT, WIDTH - _RIGHT)
 
     @classmethod
-    def y(cls, low: float, high: float) -> Axis:
-        """Lay an axis along the left side, upwards."""
-        return cls(low, high if high > low else low + 1, HEIGHT - _BOTTOM, _TOP)
+    def y(cls, low: float, high: float, *, room: float = 0) -> Axis:
+        """Lay an axis along the left side, upwards; above it, some `room` is left."""
+        return cls(low, high if high > low else low + 1, HEIGHT - _BOTTOM, _TOP + room)
 
     def __call__(self, value: float) -> float:
         """Give the place of `value`, in the chart's units, to a tenth."""

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from amatch_widgets.session import Session
     from amatch_widgets.session.pictures import Pictures
 
-__all__ = ["MAX_SIDE", "Closeup", "in_bytes", "label_row", "nearest_labelled", "sky_links", "standing_rows"]
+__all__ = [
+    "MAX_SIDE",
+    "Closeup",
+    "in_bytes",
+    "known_rows",
+    "label_row",
+    "nearest_labelled",
+    "sky_links",
+    "standing_rows",
+]
 
 _log = logging.getLogger(__name__)
 MAX_SIDE = 2048  # px of a picture that is sent: at most some MB, also of an image of a hundred million px
@@ -121,6 +130,17 @@ class Closeup:
         kind = f"{channels} {'channel' if channels == 1 else 'channels'}, {self.dtype}"
         rows = [["Size", f"{width:,} x {height:,} px"], ["Pixels", kind]]
         return rows if n_bytes is None else [*rows, ["File", in_bytes(n_bytes)]]
+
+
+def known_rows(pictures: Pictures, image_id: str) -> list[list[str]]:
+    """Say where on the sky an image is and what its source knows of it, as rows of a name and a value."""
+    try:
+        position = pictures.position(image_id)
+    except Exception:  # noqa: BLE001 (a border: the method is the user's)
+        _log.exception("No position of %r", image_id)
+        position = None
+    rows = [] if position is None else [["RA, Dec", f"{position[0]:.6f}, {position[1]:+.6f} deg (ICRS)"]]
+    return [*rows, *(list(pair) for pair in pictures.describe(image_id).items())]
 
 
 def standing_rows(session: Session, image_id: str) -> list[list[str]]:

@@ -102,7 +102,7 @@ class Dashboard(View):
         self.gallery.on_look(self.detail.show)
         self.gallery.on_render(self.detail.note_used)
         self.controls = Controls(session, desk)
-        self.plots = Plots(session, desk)
+        self.plots = Plots(session, desk, gallery=self.gallery)
         self.map = Map(session, desk, gallery=self.gallery)
         self.past = Past(session, desk, self.gallery)
         self.preview = Preview(session, desk)
@@ -195,12 +195,17 @@ class Dashboard(View):
         self.export_path = path
         n = data.get("n")
         number = None if n in (None, "") else int(n)
-        self._write("Exporting", "The shortlist", lambda: self.session.export(self._base / path, number))
+        self._write("Exporting", "The shortlist is", lambda: self.session.export(self._base / path, number))
 
     @handler("Writing the report")
     def vue_do_report(self, _data: dict[str, Any]) -> None:
         """Write the report into the session folder, on a thread of its own."""
-        self._write("Writing the report", "The report", self.session.report)
+        self._write("Writing the report", "The report is", self.session.report)
+
+    @handler("Drawing the figures")
+    def vue_do_figures(self, _data: dict[str, Any]) -> None:
+        """Write the figures for a paper into the session folder, on a thread of its own."""
+        self._write("Drawing the figures", "The figures are", lambda: self.session.figures()[0].parent)
 
     def _embed_if_idle(self) -> None:
         session = self.session
@@ -214,7 +219,7 @@ class Dashboard(View):
             self.desk.report(error, "Making the embeddings")
 
     def _write(self, doing: str, what: str, write: Callable[[], Path]) -> None:
-        """Write a file on a thread of its own, and say where it is or why it is not."""
+        """Write something on a thread of its own, and say where it is or why it is not."""
 
         def work() -> None:
             try:
@@ -222,7 +227,7 @@ class Dashboard(View):
             except Exception as error:  # noqa: BLE001 (one of the three borders)
                 self.desk.report(error, doing)
             else:
-                self.desk.say("info", f"{what} is in {self._in_short(written)}")
+                self.desk.say("info", f"{what} in {self._in_short(written)}")
 
         threading.Thread(target=work, name="amatch-write", daemon=True).start()
 

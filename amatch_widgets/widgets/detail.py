@@ -11,17 +11,16 @@ from traitlets import Bool, Dict, Int, List, Unicode
 from amatch_widgets.errors import AmatchError, ImageReadError, LabelError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.closeup import Closeup, label_row, nearest_labelled, sky_links, standing_rows
+from amatch_widgets.widgets.closeup import Closeup, known_rows, nearest_labelled, sky_links, standing_rows
 from amatch_widgets.widgets.heat import explained
+from amatch_widgets.widgets.judging import Judging
 from amatch_widgets.widgets.newest import Newest
-from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.thumbnails import data_url
 from amatch_widgets.widgets.view import Desk, handler, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
 
 __all__ = ["Detail"]
@@ -30,10 +29,9 @@ _log = logging.getLogger(__name__)
 _PLAIN = Rendering()
 _N_NEIGHBOURS = 6
 _NEIGHBOUR_PX = 96
-_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 
 
-class Detail(Part):
+class Detail(Judging):
     """One image seen closely; alone (``Detail(session).show(image_id)``) or over a gallery.
 
     The image is read on a background thread, in full and once; its picture goes to the browser as a
@@ -42,11 +40,12 @@ class Detail(Part):
     full resolution when it is zoomed in.
 
     Over a gallery, keys that are not the detail's own mean the gallery: it labels and moves its
-    cursor, and the detail goes with it. A neighbour that was clicked is not on the gallery's
-    page; until the way back, labels are the detail's own.
+    cursor, and the detail goes with it; tags and notes that are written here are the gallery's too. A
+    neighbour that was clicked is not on the gallery's page: until the way back, what is said of it
+    is the detail's own.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``, which is not held while
-    an image is read or drawn. ``_closeup`` is set by the background thread alone.
+    an image is read or drawn. ``_closeup`` and ``_known`` are set by the background thread alone.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ class Detail(Part):
     left : callable, optional
         Called when the user leaves the detail.
     hides : callable, optional
-        Takes a `Label`; whether the user is to judge its image without seeing what was said of it.
+        Takes an id; whether the user is to judge the image without seeing what was said of it.
     rendering : Rendering, optional
         How images are shown at first, here and in the gallery.
     """
@@ -70,16 +69,11 @@ class Detail(Part):
     closed = Unicode("").tag(sync=True)  # the token of the browser that closed it last
     is_guest = Bool(False).tag(sync=True)  # of a gallery
     number = Int(0).tag(sync=True)  # of the request: what arrives for an older one is not shown
-    image_id = Unicode("").tag(sync=True)
     home = Unicode("").tag(sync=True)  # the image that was opened, where a neighbour is shown
-    mark = Unicode("").tag(sync=True)
-    kept: Any = List().tag(sync=True)  # the last label that reached the disk: [id, label]
     facts: Any = List().tag(sync=True)
     standing: Any = List().tag(sync=True)
-    past: Any = List().tag(sync=True)
     links: Any = List().tag(sync=True)
     neighbours: Any = List().tag(sync=True)
-    is_hidden = Bool(False).tag(sync=True)  # what was said of the image, and its score
     neighbours_note = Unicode("").tag(sync=True)
     n_channels = Int(1).tag(sync=True)
     bands: Any = List().tag(sync=True)  # their names, where they have any
@@ -94,16 +88,18 @@ class Detail(Part):
         *,
         use: Callable[[Rendering], None] | None = None,
         left: Callable[[], None] | None = None,
-        hides: Callable[[Label], bool] = lambda _: False,
+        hides: Callable[[str], bool] = lambda _: False,
         rendering: Rendering = _PLAIN,
     ) -> None:
-        self._use, self._left, self._hides = use, left, hides
+        self._use, self._left = use, left
         self._numbers = itertools.count(1)
         self._rendering = self._used = rendering
         self._closeup: Closeup | None = None
+        # What the source knows of one image, which it may have to look up far away.
+        self._known: tuple[str, list[list[str]]] = "", []
         self._work = Newest("amatch-detail")
         self._why = Newest("amatch-why")  # beside it: an answer may have to wait for a step of a training
-        super().__init__(session, desk)
+        super().__init__(session, desk, hides=hides)
         with self.desk.lock:
             self.is_guest = use is not None
             self.rendering = self._rendering.to_dict()
@@ -144,21 +140,16 @@ class Detail(Part):
         with self.desk.lock:
             self._used, self.is_used = rendering, rendering == self._rendering
 
-    def label(self, image_id: str, label: str | None) -> None:
-        """Keep a label of an image on disk, then show it."""
-        with self.desk.lock:
-            self.session.label({image_id: label}, reason="detail")
-            self._show_known()
-
     def apply(self, events: Iterable[Event]) -> None:
         """Show new labels and scores."""
         with self.desk.lock, self.hold_sync():
             if not self.is_open:
                 return
             labelled = [i for event in events if isinstance(event, LabelsChanged) for i in event.image_ids]
-            if labelled:
-                kept = self.session.labels.get(labelled[-1])
-                self.kept = [labelled[-1], "" if kept is None else kept.label or ""]
+            told = [i for i in labelled if not self._hides(i)]
+            if told:
+                kept = self.session.labels.get(told[-1])
+                self.kept = [told[-1], "" if kept is None else kept.label or ""]
             if any(isinstance(event, ImagesPrepared) for event in events):
                 self._work.do("forget", self._forget)
                 self._draw()
@@ -180,18 +171,6 @@ class Detail(Part):
         super().close()
 
     # What the browser asks for.
-
-    @handler("Labelling")
-    def vue_do_label(self, data: dict[str, Any]) -> None:
-        """Label the image on screen; the browser gets word whether the label is on disk."""
-        is_kept = False
-        try:
-            if data.get("label") not in _LABELS:
-                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            self.label(str(data.get("id")), _LABELS[data["label"]])
-            is_kept = True
-        finally:
-            self.send({"method": "settled", "args": [data.get("token"), is_kept]})
 
     @handler("Changing the rendering")
     def vue_do_render(self, data: dict[str, Any]) -> None:
@@ -271,15 +250,8 @@ class Detail(Part):
             self._use(rendering)
 
     def _show_known(self) -> None:
-        store = self.session.labels
-        now = store.get(self.image_id)
-        self.is_hidden = now is not None and self._hides(now)
-        if self.is_hidden:
-            self.mark, self.past, self.standing = "", [], []
-            return
-        self.mark = "" if now is None else now.label or ""
-        self.past = [label_row(line) for line in reversed(store.history(self.image_id))]
-        self.standing = standing_rows(self.session, self.image_id)
+        super()._show_known()
+        self.standing = [] if self.is_hidden else standing_rows(self.session, self.image_id)
 
     def _draw(self) -> None:
         number, image_id, rendering = self.number, self.image_id, self._rendering.pixels
@@ -316,10 +288,16 @@ class Detail(Part):
                 return
             self.send({"method": "picture", "args": [number, shown]})
             with self.hold_sync():
-                self.links, self.facts = links, facts
+                self.links, self.facts = links, facts + self._known[1] * (self._known[0] == image_id)
                 if self._closeup is not None:
                     self.n_channels = self._closeup.n_channels
                     self.bands, self.colours = list(self.session.image.bands or ()), self._closeup.colours
+
+        if self._known[0] != image_id:  # after the picture, which does not wait for it
+            self._known = image_id, known_rows(self.session.pictures, image_id)
+            with self.desk.lock:
+                if number == self.number and self.is_open:
+                    self.facts = facts + self._known[1]
 
     def _links(self, image_id: str) -> list[list[str]]:
         try:
@@ -373,6 +351,7 @@ class Detail(Part):
         with self.desk.lock:
             if number != self.number or not self.is_open:
                 return
+            found = [row | {"label": "hidden"} if self._hides(row["id"]) else row for row in found]
             with self.hold_sync():
                 self.neighbours, self.neighbours_note = found, note
             self.send({"method": "thumbnails", "args": [number, urls]})

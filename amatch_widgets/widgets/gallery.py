@@ -16,14 +16,14 @@ from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
 from amatch_widgets.widgets.pages import Pages
-from amatch_widgets.widgets.shelf import Shelf
+from amatch_widgets.widgets.shelf import Shelf, chip
 from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session
+    from amatch_widgets.widgets.blind import Blind
 
 __all__ = ["Gallery"]
 
@@ -243,10 +243,16 @@ class Gallery(Pages):
         """Call `look_at` with the id of an image that the user wants to see closely."""
         self._look_at = look_at
 
-    def hides(self, line: Label) -> bool:
+    @property
+    def blind(self) -> Blind | None:
+        """What must not be seen while the user takes a second look at labels; None else."""
+        with self.desk.lock:
+            return self._shelf.blind
+
+    def hides(self, image_id: str) -> bool:
         """Whether the user takes a second look at the image, without seeing what was said of it."""
         with self.desk.lock:
-            return self._shelf.hides(line)
+            return self._shelf.blind is not None and self._shelf.blind.hides(image_id)
 
     def stop_looking(self) -> None:
         """Take note that no image is seen closely any more."""
@@ -268,6 +274,9 @@ class Gallery(Pages):
                 self._send_images()
             elif is_new and self.page:
                 self._fetch_ahead()
+            if is_new and self.page and self._sought != self.page["serial"]:
+                self._look_for_twins()  # the embeddings may have come
+                self._look_for_awaited()
         if self.closeup is not None:
             self.closeup.apply(events)
 
@@ -339,7 +348,7 @@ class Gallery(Pages):
         self.stale, self.similar_to, self.title = shelf.news(), shelf.similar_to, shelf.title
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
-        if self.sort == "second look" and not shelf.similar_to:
+        if shelf.blind is not None:
             self.note = _BLIND
 
     def _show_page(self, number: int | None = None) -> None:
@@ -356,6 +365,7 @@ class Gallery(Pages):
                 "id": image_id,
                 "score": "" if is_rank else _score_text(value),
                 "reason": reason,
+                "chip": chip(reason, self.sort),
                 "problem": problems.get(image_id, ""),
             }
             for image_id, value, reason in zip(image_ids, values, reasons, strict=True)

@@ -1,4 +1,4 @@
-"""How a user likes to see the images, kept in the session folder for the next time."""
+"""How a user likes to see the images, and the user's name, kept in the session folder for the next time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from amatch_widgets.images.render import Rendering
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["PAGE_SIZES", "TILE_SIZES", "Habits"]
+__all__ = ["LONGEST_NAME", "PAGE_SIZES", "TILE_SIZES", "Habits"]
 
 _log = logging.getLogger(__name__)
 _PLAIN = Rendering()
+LONGEST_NAME = 60  # characters; more is a paste by mistake
 PAGE_SIZES = (24, 48, 96)
 # Width of a tile in the browser, px, and the longer side of the thumbnails it gets.
 TILE_SIZES = {"small": (80, 128), "medium": (108, 128), "large": (180, 192)}
@@ -33,6 +34,8 @@ class Habits:
     tile_size : str
         One of `TILE_SIZES`.
     rendering : Rendering
+    annotator : str
+        The name beside the labels.
 
     Raises
     ------
@@ -43,8 +46,11 @@ class Habits:
     per_page: int = 48
     tile_size: str = "medium"
     rendering: Rendering = _PLAIN
+    annotator: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.annotator, str) or len(self.annotator) > LONGEST_NAME:
+            raise ConfigError(f"An annotator is {self.annotator!r}; allowed are {LONGEST_NAME} characters.")
         if self.per_page not in PAGE_SIZES or self.tile_size not in TILE_SIZES:
             raise ConfigError(f"There are no pages of {self.per_page!r} tiles of size {self.tile_size!r}.")
 
@@ -53,7 +59,8 @@ class Habits:
         """Return what was kept in a file; the defaults where there is none, or none that makes sense."""
         try:
             kept = json.loads(path.read_text("utf-8"))
-            return cls(kept["per_page"], kept["tile_size"], Rendering.from_dict(kept["rendering"]))
+            rendering = Rendering.from_dict(kept["rendering"])
+            return cls(kept["per_page"], kept["tile_size"], rendering, kept.get("annotator", ""))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
@@ -66,6 +73,7 @@ class Habits:
             "per_page": self.per_page,
             "tile_size": self.tile_size,
             "rendering": self.rendering.to_dict(),
+            "annotator": self.annotator,
         }
         temporary = path.with_name(f".{path.name}.tmp")
         try:

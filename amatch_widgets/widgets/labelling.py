@@ -9,20 +9,22 @@ from traitlets import Bool, Dict, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.labels.reason import same_as
+from amatch_widgets.widgets.habits import LONGEST_NAME
 from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from amatch_widgets.labels import Label
+__all__ = ["LABELS", "LABEL_FIRST", "TAGS_OFFERED", "Labelling", "typed"]
 
-__all__ = ["Labelling"]
-
-_LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
+LABELS = {"anomaly": "anomaly", "normal": "normal", "clear": None}
 _PAGES_REMEMBERED = 16  # a click may still be on its way when the page has turned
-_TAGS_OFFERED = 100
-_LONGEST = {"tag": 60, "note": 2_000, "name": 60}  # characters; more is a paste by mistake
+TAGS_OFFERED = 100
+LABEL_FIRST = (
+    "This is a second look: label the image first. Then its star, tags and note are seen and changed."
+)
+_LONGEST = {"tag": 60, "note": 2_000, "name": LONGEST_NAME}  # characters; more is a paste by mistake
 
 
 class Labelling(Part):
@@ -40,11 +42,15 @@ class Labelling(Part):
     n_redo = Int(0).tag(sync=True)
     annotator = Unicode("").tag(sync=True)
     with_twins = Bool(False).tag(sync=True)  # label what looks the same, too: a network may err in that
+    n_awaited = Int(0).tag(sync=True)  # labelled images for whose twins the search is still on
     page = Dict().tag(sync=True)
 
     def __init__(self, *args: Any) -> None:
         self._pages: OrderedDict[int, dict[str, str]] = OrderedDict()  # id to the reason it is shown for
-        self._twins: dict[str, list[str]] = {}  # of the images of the page
+        # What looks the same as each image of the page, once it is known; and the images that were labelled
+        # before, each with its action and label.
+        self._alike: dict[str, list[str]] = {}
+        self._awaited: dict[str, tuple[int | None, str | None]] = {}
         super().__init__(*args)
 
     @property
@@ -76,7 +82,7 @@ class Labelling(Part):
                 self._point_at(position)
             return position is not None
 
-    def hides(self, _line: Label) -> bool:
+    def hides(self, _image_id: str) -> bool:
         """Whether the user is to judge the image without seeing what was said of it."""
         return False
 
@@ -84,12 +90,15 @@ class Labelling(Part):
 
     @handler("Labelling")
     def vue_do_label(self, data: dict[str, Any]) -> None:
-        """Label tiles."""
+        """Label tiles; of the rest of a page those that have no label by now, whatever the browser knows."""
 
         def label() -> None:
-            if data.get("label") not in _LABELS:
-                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(_LABELS)}.")
-            self._label(self._images_of(data), _LABELS[data["label"]])
+            if data.get("label") not in LABELS:
+                raise LabelError(f"Unknown label {data.get('label')!r}; allowed are {', '.join(LABELS)}.")
+            reasons = self._images_of(data)
+            if data.get("is_rest"):
+                reasons = {i: why for i, why in reasons.items() if i not in self.session.labels}
+            self._label(reasons, LABELS[data["label"]])
 
         self._settle(data, label)
 
@@ -99,12 +108,15 @@ class Labelling(Part):
 
         def annotate() -> None:
             star, note = data.get("star"), data.get("note")
+            image_ids = list(self._images_of(data))
+            if any(map(self.hides, image_ids)):
+                raise LabelError(LABEL_FIRST)
             self.session.annotate(
-                list(self._images_of(data)),
+                image_ids,
                 star=None if star is None else bool(star),
-                add=[_text("tag", tag) for tag in data.get("add") or ()],
+                add=[typed("tag", tag) for tag in data.get("add") or ()],
                 remove=[str(tag) for tag in data.get("remove") or ()],
-                note=None if note is None else _text("note", note),
+                note=None if note is None else typed("note", note),
             )
             self._show_labels()
 
@@ -128,30 +140,69 @@ class Labelling(Part):
     @handler("Changing the annotator")
     def vue_do_name(self, data: dict[str, Any]) -> None:
         """Take the name that stands beside the labels from now on."""
-        self.session.annotator = self.annotator = _text("name", data.get("name") or "")
+        self.session.annotator = self.annotator = typed("name", data.get("name") or "")
+        self._keep_habits()
 
     # The lock is held.
 
     def _label(self, reasons: dict[str, str], label: str | None) -> None:
         """Label images that are shown for these reasons, "" where there is none, and their twins."""
-        reasons = reasons | self._of_twins(reasons, label)
+        wanted, reasons = list(reasons), dict(reasons)
+        for image_id in wanted if self.with_twins else ():
+            for twin, why in self._of_twins(image_id, self._alike.get(image_id, ()), label).items():
+                reasons.setdefault(twin, why)
         self.session.label(dict.fromkeys(reasons, label), reason=reasons)
+        self._await_twins(wanted, label)
         self._show_labels()
 
-    def _of_twins(self, reasons: dict[str, str], label: str | None) -> dict[str, str]:
-        """Return the twins that get the same label, and why, if the user wants that.
+    def _of_twins(self, image_id: str, twins: Iterable[str], label: str | None) -> dict[str, str]:
+        """Return the twins that get the same label as an image, and why.
 
         A twin that a person has labelled keeps that; one that was labelled with its twin goes with it.
         """
-        store, found = self.session.labels, {}
-        for image_id in reasons if self.with_twins else ():
-            why = same_as(image_id)
-            for twin in self._twins.get(image_id, ()):
-                line = store.get(twin)
-                is_free, is_ours = line is None or line.label is None, line is not None and line.reason == why
-                if twin not in reasons and (is_ours or (is_free and label is not None)):
-                    found[twin] = why
+        store, why, found = self.session.labels, same_as(image_id), {}
+        for twin in twins:
+            line = store.get(twin)
+            is_free, is_ours = line is None or line.label is None, line is not None and line.reason == why
+            if is_ours or (is_free and label is not None):
+                found[twin] = why
         return found
+
+    def _await_twins(self, image_ids: Iterable[str], label: str | None) -> None:
+        """Remember which images were labelled before it was known what looks the same."""
+        for image_id in image_ids:
+            self._awaited.pop(image_id, None)  # what is said now holds
+            if self.with_twins and image_id not in self._alike:
+                lines = reversed(self.session.labels.history())
+                action = next(line.action for line in lines if line.image_id == image_id)
+                self._awaited[image_id] = action, label
+        self.n_awaited = len(self._awaited)
+        if self._awaited:
+            self._look_for_awaited()
+
+    def _label_awaited(self, alike: dict[str, list[str]]) -> None:
+        """Label what looks the same as images that were labelled before that was known, in that action."""
+        for image_id in alike.keys() & self._awaited.keys():
+            action, label = self._awaited.pop(image_id)
+            line = self.session.labels.get(image_id)
+            if (None if line is None else line.label) != label:
+                continue  # taken back, or changed elsewhere
+            reasons = self._of_twins(image_id, alike[image_id], label)
+            if reasons:
+                try:
+                    self.session.label(dict.fromkeys(reasons, label), reason=reasons, action=action)
+                except Exception as error:  # noqa: BLE001 (a border: it is told in words)
+                    self.desk.report(error, "Labelling what looks the same")
+        self.n_awaited = len(self._awaited)
+        self._show_labels()
+
+    def _look_for_awaited(self) -> None:
+        """Have `_label_awaited` called with what looks the same as the images that wait for it."""
+        raise NotImplementedError
+
+    def _keep_habits(self) -> None:
+        """Keep what is to be as it is now the next time."""
+        raise NotImplementedError
 
     def _settle(self, data: dict[str, Any], do: Callable[[], None]) -> None:
         """Do what was asked for; the browser gets word whether it is on disk."""
@@ -183,8 +234,10 @@ class Labelling(Part):
 
     def _show_labels(self) -> None:
         store = self.session.labels
-        kept = [store.get(image_id) for image_id in self.image_ids]
-        told = [None if line is None or self.hides(line) else line for line in kept]
+        hidden = [self.hides(image_id) for image_id in self.image_ids]
+        told = [
+            None if is_hidden else store.get(i) for i, is_hidden in zip(self.image_ids, hidden, strict=True)
+        ]
         with self.hold_sync():
             self.labels = {
                 "serial": self.page["serial"],
@@ -192,9 +245,9 @@ class Labelling(Part):
                 "stars": [line is not None and line.star for line in told],
                 "tags": [[] if line is None else list(line.tags) for line in told],
                 "notes": ["" if line is None else line.note for line in told],
-                "hidden": [line is not None and self.hides(line) for line in kept],
+                "hidden": hidden,
             }
-            self.known_tags = list(store.tags())[:_TAGS_OFFERED]
+            self.known_tags = list(store.tags())[:TAGS_OFFERED]
             self.n_undo, self.n_redo = store.n_undo, store.n_redo
             self.annotator = self.session.annotator
 
@@ -222,8 +275,14 @@ class Labelling(Part):
         raise NotImplementedError
 
 
-def _text(what: str, text: Any) -> str:
-    """Check what the user typed."""
+def typed(what: str, text: Any) -> str:
+    """Return what the user typed as a "tag", "note" or "name", without the space around it.
+
+    Raises
+    ------
+    LabelError
+        If it is too long.
+    """
     text = str(text).strip()
     if len(text) > _LONGEST[what]:
         raise LabelError(f"This {what} has {len(text):,} characters; allowed are {_LONGEST[what]:,}.")

@@ -18,11 +18,12 @@ from amatch_widgets.widgets.thumbnails import data_url
 from amatch_widgets.widgets.view import Desk, handler, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from amatch_widgets.query.layout import Method
     from amatch_widgets.session import Session
     from amatch_widgets.session.atlas import ImageMap
+    from amatch_widgets.widgets.blind import Blind
     from amatch_widgets.widgets.gallery import Gallery
 
 __all__ = ["Map"]
@@ -36,8 +37,9 @@ _MARKS = {"anomaly": 1, "normal": 2}
 class Map(Part):
     """Images as points, alike ones close together; alone, or beside a gallery.
 
-    Beside a gallery, a click on a point leads to that image, a rectangle lists the images in it, and
-    the images of the gallery's page are outlined. Alone, what was clicked is in `chosen`.
+    Beside a gallery, a click on a point leads to that image, a rectangle lists the images in it, or
+    selects those of the gallery's page; these are outlined, and what is selected is marked. Alone,
+    what was clicked is in `chosen`.
 
     The map is made on a background thread when a browser first shows it, and by `refresh`; once more
     where images were missing then for want of their embeddings. Labels and scores change the points'
@@ -84,6 +86,7 @@ class Map(Part):
         self.number = 0  # of the map: on another, the points are counted anew
         self._drawn: ImageMap | None = None
         self._points: dict[str, int] = {}
+        self._blind: Blind | None = None  # of the gallery when the points were last drawn
         self._is_wanted = False  # some browser has shown it
         self._is_whole = False  # every image had its embedding when it was made
         self._work = Newest("amatch-map")
@@ -167,7 +170,10 @@ class Map(Part):
         if data.get("number") != self.number:
             return  # the points are others by now
         point, image_id = self._point(data)
-        facts = {"id": image_id, "rows": standing_rows(self.session, image_id), "url": "", "problem": ""}
+        rows = [["Hidden", "until it is labelled again"]]
+        if image_id not in self._hidden():
+            rows = standing_rows(self.session, image_id)
+        facts = {"id": image_id, "rows": rows, "url": "", "problem": ""}
         self.send({"method": "peek", "args": [self.number, point, facts]})
         number = self.number
         self._work.do("peek", lambda: self._send_thumbnail(number, point, facts))
@@ -209,6 +215,11 @@ class Map(Part):
             raise StateError(f"There is no point {point!r} on the map.")
         return point, image_ids[point]
 
+    def _hidden(self) -> Collection[str]:
+        """Return the images of which nothing may be seen while the gallery takes a second look."""
+        blind = None if self._gallery is None else self._gallery.blind
+        return () if blind is None else blind.hidden
+
     def _send_points(self) -> None:
         """Send where all points are, two 16-bit numbers each, and their states."""
         if self._drawn is not None:
@@ -227,8 +238,10 @@ class Map(Part):
         for image_id, line in self.session.labels.current().items():
             if image_id in self._points:
                 marks[self._points[image_id]] = _MARKS.get(line.label or "", 0)
-        buffers = [shades.tobytes(), marks.tobytes()]
-        self.send({"method": "states", "args": [self.number]}, buffers=buffers)
+        hidden = [self._points[image_id] for image_id in self._hidden() if image_id in self._points]
+        shown = marks.copy()
+        shades[hidden] = shown[hidden] = 0
+        self.send({"method": "states", "args": [self.number]}, buffers=[shades.tobytes(), shown.tobytes()])
         self.counts = {
             "drawn": len(shades),
             "images": len(self.session.source),
@@ -239,6 +252,9 @@ class Map(Part):
     def _show_page(self, _change: object = None) -> None:
         """Outline the images of the gallery's page; the gallery calls it with the lock held."""
         if self._gallery is not None and self._drawn is not None:
+            if self._gallery.blind is not self._blind:
+                self._blind = self._gallery.blind
+                self._send_states()
             points = [self._points.get(i, -1) for i in self._gallery.image_ids]
             self.page = {"serial": self._gallery.page["serial"], "number": self.number, "points": points}
 

@@ -8,7 +8,7 @@ from traitlets import Dict, Int, Unicode
 
 from amatch_widgets.events import ProblemFound
 from amatch_widgets.images.render import Rendering
-from amatch_widgets.widgets.habits import TILE_SIZES, Habits
+from amatch_widgets.widgets.habits import LONGEST_NAME, TILE_SIZES, Habits
 from amatch_widgets.widgets.labelling import Labelling
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.thumbnails import Look, Thumbnail, ThumbnailLoader
@@ -28,7 +28,8 @@ _TWINS_SHOWN = 20
 class Pages(Labelling):
     """A view that shows the images of a page; see `Gallery`, which says which these are.
 
-    Tile and page size and the rendering are kept in the session folder for the next time.
+    Tile and page size, the rendering and the annotator's name are kept in the session folder for the
+    next time; a name that the session was given comes before that.
 
     Images go to the browser as messages and are in no trait, so that a saved notebook holds none.
 
@@ -47,6 +48,7 @@ class Pages(Labelling):
         self._rendering = self._habits.rendering
         self._rendered: Callable[[Rendering], None] = lambda _: None
         self._problems_told: set[str] = set()
+        self._sought = 0  # the page whose twins were looked for last
         self._loader = ThumbnailLoader(self._thumbnail, self._deliver)
         self._background = Newest("amatch-gallery")
         super().__init__(session, desk)
@@ -102,14 +104,16 @@ class Pages(Labelling):
 
     def _use_habits(self) -> None:
         habits = self._habits
+        self.session.annotator = self.session.annotator or habits.annotator
         with self.desk.lock, self.hold_sync():
             self.per_page, self.tile_size = habits.per_page, habits.tile_size
             self.tile_px = TILE_SIZES[habits.tile_size][0]
             self.css_filter, self.rendering_note = habits.rendering.css_filter, habits.rendering.summary
 
     def _keep_habits(self) -> None:
-        """Keep how the images are shown, in the background: the folder may be far away."""
-        habits, path = Habits(self.per_page, self.tile_size, self._rendering), self.session.path / _HABITS
+        """Keep how the images are shown, and to whom, in the background: the folder may be far away."""
+        path, name = self.session.path / _HABITS, self.session.annotator[:LONGEST_NAME]
+        habits = Habits(self.per_page, self.tile_size, self._rendering, name)
         if habits != self._habits:
             self._habits = habits
             self._background.do("habits", lambda: habits.write(path))
@@ -148,15 +152,29 @@ class Pages(Labelling):
     def _look_for_twins(self) -> None:
         """Find in the background which images look the same as those of the page; a million take seconds."""
         serial, image_ids = self.page["serial"], self.image_ids
-        self._twins = {}
+        self._alike = {}
         if self.session.is_embedded:
+            self._sought = serial
             self._background.do("twins", lambda: self._use_twins(serial, self.session.twins(image_ids)))
 
     def _use_twins(self, serial: int, twins: dict[str, list[str]]) -> None:
-        with self.desk.lock:
+        with self.desk.lock, self.hold_sync():
             if serial == self.page["serial"]:  # else the page has turned
-                self._twins = twins
+                self._alike = {i: twins.get(i, []) for i in self.image_ids}
+                self._label_awaited(self._alike)
                 self.twins = {
                     "serial": serial,
                     "ids": [twins.get(i, [])[:_TWINS_SHOWN] for i in self.image_ids],
                 }
+
+    def _look_for_awaited(self) -> None:
+        # Behind the search for the page, which may have found them.
+        self._background.do("awaited", self._use_awaited)
+
+    def _use_awaited(self) -> None:
+        with self.desk.lock:
+            image_ids = list(self._awaited)
+        if image_ids and self.session.is_embedded:  # else they wait on
+            twins = self.session.twins(image_ids)
+            with self.desk.lock, self.hold_sync():
+                self._label_awaited({i: twins.get(i, []) for i in image_ids})

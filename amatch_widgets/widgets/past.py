@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from traitlets import Int, List, Unicode
+import ipywidgets
+from traitlets import Instance, Int, List, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, LabelsChanged
 from amatch_widgets.labels import CLASSES, Label
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.merge import Merge
 from amatch_widgets.widgets.shelf import BY_SCORE
 from amatch_widgets.widgets.view import Desk, View, handler
 
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from amatch_widgets.session import Session
+    from amatch_widgets.widgets.blind import Blind
     from amatch_widgets.widgets.gallery import Gallery
 
 __all__ = ["Past"]
 
 _SLICE = 100  # lines shown at first, and more each time
 _LONGEST = 200  # characters of a note; the whole note is at the image
+_HIDDEN = "hidden until it is labelled again"  # in a second look
 _LISTS_ALL = (*BY_SCORE, "random")
 
 
@@ -33,10 +37,12 @@ class _Said(NamedTuple):
     mark: str  # "anomaly", "normal", "clear", or "" where the label was not the matter
     more: tuple[str, ...]
 
-    def holds(self, text: str) -> bool:
+    def holds(self, text: str, *, is_hidden: bool) -> bool:
         """Whether a text, in small letters, occurs in what is shown of it."""
         line = self.line
-        parts = (line.image_id, line.by, line.reason, self.mark, line.note, *self.more)
+        parts: tuple[str, ...] = (line.image_id, line.by)
+        if not is_hidden:
+            parts += (line.reason, self.mark, line.note, *self.more)
         return any(text in part.casefold() for part in parts)
 
 
@@ -65,6 +71,7 @@ class Past(View):
     by = Unicode(None, allow_none=True).tag(sync=True)
     text = Unicode("").tag(sync=True)
     annotators: Any = List().tag(sync=True)
+    merge = Instance(Merge).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk, gallery: Gallery) -> None:
         self._gallery = gallery
@@ -72,10 +79,16 @@ class Past(View):
         self._last: dict[str, Label] = {}
         self._views: set[str] = set()  # of the browser, that look
         self._n = _SLICE
+        self.merge = Merge(session, desk, gallery)
+        self._blind: Blind | None = None  # of the gallery when the lines were last shown
         super().__init__(session, desk)
+        gallery.observe(self._follow, "page")
+        self._is_following = True
 
     def apply(self, events: Iterable[Event]) -> None:
         """Show new lines."""
+        events = list(events)
+        self.merge.apply(events)
         if any(isinstance(event, LabelsChanged) for event in events):
             self.show_all()
 
@@ -102,6 +115,15 @@ class Past(View):
             gallery.choose(sort=sort, show="all", only=Filter())
             if not gallery.go_to(image_id):
                 raise StateError(f"There is no image {image_id!r} in {self.session.source.name!r} any more.")
+
+    def close(self) -> None:
+        """Take the history and its form off the screen."""
+        if getattr(self, "_is_following", False):  # ipywidgets closes twice
+            self._is_following = False
+            self._gallery.unobserve(self._follow, "page")
+        if self.merge is not None:
+            self.merge.close()
+        super().close()
 
     # What the browser asks for.
 
@@ -154,24 +176,35 @@ class Past(View):
             self._said.append(_Said(line, (line.label or "clear") if is_label else "", more))
             self._last[line.image_id] = line
 
+    def _follow(self, _change: object) -> None:
+        """Hide what a second look must not see, or show it again; the gallery calls it with the lock held."""
+        if self._views and self._gallery.blind is not self._blind:
+            self._show()
+            self.merge.show_all()
+
     def _show(self) -> None:
         self._read()
+        self._blind = self._gallery.blind
         text = self.text.casefold()
         numbers: Sequence[int] = range(len(self._said) - 1, -1, -1)
         if self.by is not None or text:
             numbers = [
                 k
                 for k in numbers
-                if (self.by is None or self._said[k].line.by == self.by) and self._said[k].holds(text)
+                if (self.by is None or self._said[k].line.by == self.by)
+                and self._said[k].holds(text, is_hidden=self._hides(k))
             ]
         with self.hold_sync():
             self.total = len(numbers)
             self.annotators = sorted({said.line.by for said in self._said})
             self.rows = [self._row(k) for k in numbers[: self._n]]
 
+    def _hides(self, number: int) -> bool:
+        return self._blind is not None and self._blind.hides(self._said[number].line.image_id)
+
     def _row(self, number: int) -> dict[str, Any]:
         line, mark, more = self._said[number]
-        return {
+        row = {
             "number": number,
             "time": line.time,
             "by": line.by,
@@ -182,6 +215,8 @@ class Past(View):
             "reason": line.reason,
             "now": self._last[line.image_id].label or "clear",
         }
+        hidden = {"mark": "", "more": [_HIDDEN], "undoes": False, "reason": "", "now": ""}
+        return row | hidden if self._hides(number) else row
 
 
 def _changes(before: Label, line: Label) -> Iterator[str]:

@@ -6,35 +6,40 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
+from amatch_widgets.errors import StateError
 from amatch_widgets.events import CycleDone, LabelsChanged, ScoresChanged, StepDone
-from amatch_widgets.widgets.charts import HEIGHT, WIDTH, Axis, curve
+from amatch_widgets.labels import CLASSES
+from amatch_widgets.query.discovery import PAGE
+from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.charts import HEIGHT, WIDTH
+from amatch_widgets.widgets.graphs import (
+    discovery_chart,
+    loss_chart,
+    metrics_chart,
+    score_chart,
+    share_chart,
+)
+from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
+from amatch_widgets.widgets.view import handler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from amatch_widgets.events import Event
     from amatch_widgets.learn.metrics import Estimate
-    from amatch_widgets.learn.records import StepRecord
-    from amatch_widgets.query.discovery import Discovery
     from amatch_widgets.session import Session
-    from amatch_widgets.session.history import CycleRecord
+    from amatch_widgets.widgets.gallery import Gallery
     from amatch_widgets.widgets.view import Desk
 
-__all__ = ["Plots", "discovery_chart", "loss_chart", "metrics_chart", "score_chart", "share_chart"]
+__all__ = ["Plots"]
 
-_BINS = 40
 _PERIOD_S = 0.5
 _CHANGES = (StepDone, CycleDone, ScoresChanged, LabelsChanged)
-_MADE_BY = {
-    "instant": "your labels",
-    "deep": "{model}",
-    "both": "your labels and {model}",
-}
 
 
 class Plots(Part):
@@ -49,6 +54,8 @@ class Plots(Part):
         Whose history is drawn.
     desk : Desk, optional
         Shared with the other parts of the same dashboard; without one they stand alone.
+    gallery : Gallery, optional
+        What is said of the next page is of one of its size; it can be made to mix in an audit.
     """
 
     template_file = (__file__, "plots.vue")
@@ -56,14 +63,19 @@ class Plots(Part):
     headline: Any = List().tag(sync=True)
     charts: Any = List().tag(sync=True)
     box = Unicode(f"0 0 {WIDTH} {HEIGHT}").tag(sync=True)
+    can_audit = Bool(False).tag(sync=True)  # whether the gallery could, and does not yet
 
     _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
-    def __init__(self, session: Session, desk: Desk | None = None) -> None:
+    def __init__(self, session: Session, desk: Desk | None = None, *, gallery: Gallery | None = None) -> None:
         self._is_due = False
         self._drawn_at = 0.0
+        self._gallery = gallery
+        self._background = Newest("amatch-plots")
         super().__init__(session, desk)
         self.show_all()
+        if gallery is not None:
+            gallery.observe(self._on_gallery, ["per_page", "sort", "only"])
 
     def apply(self, events: Iterable[Event]) -> float | None:
         """Draw what has changed, at most twice a second, and the last change always."""
@@ -87,11 +99,11 @@ class Plots(Part):
         history = session.history
         steps = list(history.steps)
         charts = [
-            discovery_chart(session.discovery, session.outlook),
+            self._discovery_chart(),
             metrics_chart(list(history.cycles)),
             loss_chart(steps),
             share_chart(steps, session.config.threshold),
-            score_chart(session.scores, session.ranked_by, session.scores_cycle),
+            score_chart(session.scores, session.ranked_by, session.scores_cycle, _labelled_scores(session)),
         ]
         metrics = session.metrics
         headline = [
@@ -103,181 +115,58 @@ class Plots(Part):
         with self.desk.lock, self.hold_sync():
             self.headline = headline
             self.charts = charts
+            self._show_can_audit()
+
+    def close(self) -> None:
+        """End the background work and take the plots off the screen."""
+        background = getattr(self, "_background", None)
+        if background is not None:
+            background.close()
+            if self._gallery is not None:
+                self._gallery.unobserve(self._on_gallery, ["per_page", "sort", "only"])
+                self._gallery = None
+        super().close()
+
+    @handler("Mixing in an audit")
+    def vue_do_audit(self, _data: dict[str, Any]) -> None:
+        """Let the gallery show pages with an audit, which tell what is left."""
+        if self._gallery is None:
+            raise StateError("There is no gallery here. Choose the order “Mixed, with audit” in one.")
+        # A filter would take images out of reach of the audit.
+        self._gallery.choose(sort="mixed", only=Filter())
+        self._gallery.show_ranking()
+
+    def _discovery_chart(self) -> dict[str, Any]:
+        session, gallery = self.session, self._gallery
+        return discovery_chart(
+            session.discovery, session.outlook_for(PAGE if gallery is None else gallery.per_page)
+        )
+
+    def _on_gallery(self, _change: object) -> None:
+        """Say what the next page is likely to bring, which may be of another size now; off the handler."""
+        self._background.do("outlook", self._show_outlook)
+
+    def _show_outlook(self) -> None:
+        chart = self._discovery_chart()
+        with self.desk.lock, self.hold_sync():
+            self.charts = [chart, *self.charts[1:]]
+            self._show_can_audit()
+
+    def _show_can_audit(self) -> None:
+        gallery = self._gallery
+        self.can_audit = gallery is not None and (
+            gallery.sort != "mixed" or not Filter(**gallery.only).is_open
+        )
 
 
-def discovery_chart(found: Discovery, outlook: str) -> dict[str, Any]:
-    """Draw how many anomalies the looks have brought.
-
-    Parameters
-    ----------
-    found : Discovery
-        From the journal of labels.
-    outlook : str
-        What can be said of the next page and of what is left.
-
-    Returns
-    -------
-    dict
-        What the template draws.
-    """
-    chart = _empty("discovery", "Anomalies found", "images looked at")
-    if not found.n_looks:
-        return chart | {"note": "nothing was looked at yet"}
-    xs = list(range(found.n_looks + 1))
-    ys = [0, *found.found.tolist()]
-    x, y = Axis.x(0, max(found.n_looks, 4)), Axis.y(0, max(found.n_found, 4) * 1.05)
-    chart["lines"] = [{"look": "a0", "name": "", "points": curve(x, y, xs, ys)}]
-    chart["value"] = f"{found.n_found:,} in {found.n_looks:,} looks"
-    return chart | {
-        "text": outlook,
-        "x_ticks": x.ticks(5, whole=True),
-        "y_ticks": y.ticks(3, whole=True),
-    }
-
-
-def loss_chart(steps: Sequence[StepRecord]) -> dict[str, Any]:
-    """Draw the losses of each step.
-
-    Parameters
-    ----------
-    steps : sequence of StepRecord
-        In order.
-
-    Returns
-    -------
-    dict
-        What the template draws.
-    """
-    chart = _empty("losses", "Loss", "step")
-    if not steps:
-        return chart | {"note": "no training yet"}
-    xs = [float(s.step) for s in steps]
-    series = {
-        "total": [s.loss for s in steps],
-        "supervised": [s.supervised for s in steps],
-        "unsupervised": [s.unsupervised for s in steps],
-    }
-    finite = [v for values in series.values() for v in values if np.isfinite(v)]
-    x, y = Axis.x(xs[0], xs[-1]), Axis.y(0, max(finite, default=1.0) * 1.05)
-    chart["lines"] = [
-        {"look": f"l{k}", "name": name, "points": curve(x, y, xs, values)}
-        for k, (name, values) in enumerate(series.items())
-    ]
-    return chart | {"x_ticks": x.ticks(5, whole=True), "y_ticks": y.ticks(3)}
-
-
-def share_chart(steps: Sequence[StepRecord], threshold: float) -> dict[str, Any]:
-    """Draw which share of the unlabelled images gets a pseudo-label.
-
-    Parameters
-    ----------
-    steps : sequence of StepRecord
-        In order.
-    threshold : float
-        Confidence from which a prediction serves as a pseudo-label, 0 to 1.
-
-    Returns
-    -------
-    dict
-        What the template draws.
-    """
-    chart = _empty("share", f"Pseudo-labels above {threshold:g}", "step")
-    if not steps:
-        return chart | {"note": "no training yet"}
-    xs = [float(s.step) for s in steps]
-    x, y = Axis.x(xs[0], xs[-1]), Axis.y(0, 1)
-    chart["lines"] = [
-        {
-            "look": "l0",
-            "name": "",
-            "points": curve(x, y, xs, [s.share_above for s in steps]),
-        }
-    ]
-    last = steps[-1]
-    chart["value"] = f"last step {last.n_anomaly} ◆ {last.n_normal} ●"
-    return chart | {"x_ticks": x.ticks(5, whole=True), "y_ticks": y.ticks(2, percent=True)}
-
-
-def metrics_chart(cycles: Sequence[CycleRecord]) -> dict[str, Any]:
-    """Draw AUROC and AUPRC of each cycle with their 95 % intervals.
-
-    Parameters
-    ----------
-    cycles : sequence of CycleRecord
-        In order.
-
-    Returns
-    -------
-    dict
-        What the template draws; only cycles with enough held-out labels have points.
-    """
-    chart = _empty("metrics", "Held-out labels, 95 % intervals", "cycle")
-    if not cycles:
-        return chart | {"note": "no cycle has ended yet"}
-    x, y = Axis.x(0.5, max(cycles[-1].cycle, 2) + 0.5), Axis.y(0, 1)
-    for k, (name, pick) in enumerate((("AUROC", "auroc"), ("AUPRC", "auprc"))):
-        told = [(c.cycle, getattr(c.metrics, pick)) for c in cycles]
-        told = [(cycle, e) for cycle, e in told if e.value is not None]
-        if not told:
-            continue
-        # Side by side, so that the two intervals of a cycle do not cover each other.
-        xs = [cycle + (k - 0.5) * 0.06 for cycle, _ in told]
-        points = curve(x, y, xs, [e.value for _, e in told])
-        chart["lines"].append({"look": f"m{k}", "name": name, "points": points})
-        chart["intervals"] += [
-            {"look": f"m{k}", "x": x(at), "y": y(e.value), "low": y(e.low), "high": y(e.high)}
-            for at, (_, e) in zip(xs, told, strict=True)
-        ]
-    if not chart["lines"]:
-        return chart | {"note": repr(cycles[-1].metrics.auroc)}
-    return chart | {"x_ticks": x.ticks(6, whole=True), "y_ticks": y.ticks(4)}
-
-
-def score_chart(scores: NDArray[np.float32], ranked_by: str | None, cycle: int | None) -> dict[str, Any]:
-    """Draw how the scores are distributed.
-
-    Parameters
-    ----------
-    scores : ndarray of float32, shape (N,)
-        Between 0 and 1; NaN where there is none.
-    ranked_by : str or None
-        What gave them: "novelty", "instant", "deep" or "both"; None when there are none.
-    cycle : int or None
-        Of the trained model that takes part in them; 0 is of one trained elsewhere.
-
-    Returns
-    -------
-    dict
-        What the template draws. The counts are on a logarithmic axis: the few high scores are
-        what one looks for, beside very many low ones.
-    """
-    chart = _empty("scores", "Scores of all images", "anomaly score")
-    known = scores[np.isfinite(scores)]
-    if ranked_by is None or not known.size:
-        return chart | {"note": "nothing is scored yet"}
-    if ranked_by == "novelty":  # ranks: as many of each, which says nothing
-        return chart | {"note": "ordered by novelty: scores come with the first anomaly"}
-    counts, edges = np.histogram(known, bins=_BINS, range=(0.0, 1.0))
-    top = int(np.ceil(np.log10(max(counts.max(), 10))))
-    # Half a decade below one image, so that a bin of one is seen.
-    x, y = Axis.x(0, 1), Axis.y(-0.5, top)
-    floor = y(-0.5)
-    for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
-        if count:
-            height = y(float(np.log10(count)))
-            chart["bars"].append(
-                [x(left), height, round(x(right) - x(left) - 0.8, 1), round(floor - height, 1)]
-            )
-    step = 1 if top <= 4 else 2  # noqa: PLR2004 (more decades than that have no room for a text each)
-    chart["y_ticks"] = [[y(d), f"{10**d:,}" if d < 4 else f"1e{d}"] for d in range(0, top + 1, step)]  # noqa: PLR2004 (1,000 still fits)
-    model = f"cycle {cycle}" if cycle else "imported scores"
-    chart["value"] = f"images, {_MADE_BY[ranked_by].format(model=model)}"
-    return chart | {"x_ticks": x.ticks(5)}
-
-
-def _empty(key: str, title: str, x_label: str) -> dict[str, Any]:
-    lists: dict[str, Any] = {k: [] for k in ("lines", "intervals", "bars", "x_ticks", "y_ticks")}
-    return {"key": key, "title": title, "x_label": x_label, "value": "", "note": "", "text": "", **lists}
+def _labelled_scores(session: Session) -> dict[str, NDArray[np.float32]]:
+    """Return the known scores of the images that have a label now, by class."""
+    scores, labels = session.scores, session.labels.current()
+    found = {}
+    for kind in reversed(CLASSES):
+        values = scores[session.places(i for i, line in labels.items() if line.label == kind)]
+        found[kind] = values[np.isfinite(values)]
+    return found
 
 
 def _in_short(estimate: Estimate) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.blind import Blind
 from amatch_widgets.widgets.listing import Listing
 
 if TYPE_CHECKING:
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from amatch_widgets.labels import Label
     from amatch_widgets.session import Session, Show
 
-__all__ = ["BY_SCORE", "Shelf"]
+__all__ = ["BY_SCORE", "Shelf", "chip"]
 
 BY_SCORE = ("highest", "lowest", "uncertain")
+_TOP = 100  # what has risen into it is said
 _FAR = 4  # pages: who jumps further ahead gets the ranking, since the pages between are not looked at
 _N_SIMILAR = 191  # and the image itself: full pages
 _NEW = {"novelty": "Ranked by novelty", "instant": "Ranked by your labels"}
@@ -51,6 +52,8 @@ class Shelf:
         The image whose like are listed ("3 images" for several), or "".
     title : str
         What a list of chosen images is called, or "".
+    blind : Blind or None
+        What must not be seen while labels are judged again, in this list and in those that it leads to.
     """
 
     def __init__(self, session: Session) -> None:
@@ -61,9 +64,10 @@ class Shelf:
         self._standing = _Standing(None, None, 0)
         self.number = 0
         self.similar_to = self.title = ""
+        self._rise: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None  # ranks before and now
         self._n_models = 0  # images whose like are listed
         self._reasons: dict[int, str] = {}  # of the images of mixed pages
-        self._doubted: dict[str, Label] = {}  # the labels to be judged again, blindly
+        self.blind: Blind | None = None
         self._n_random = 0  # images from the beginning that wait for scores to be ordered by
 
     def __len__(self) -> int:
@@ -83,15 +87,12 @@ class Shelf:
         self._standing = self._standing_now()
         is_live = show == "unlabelled" and sort in {*BY_SCORE, "mixed"}
         self._reasons = {}
-        self._doubted = self._session.labels.current() if sort == "second look" else {}
+        self.blind = Blind(self._session.labels) if sort == "second look" else None
         self._listing = Listing(self._newest(), self._session.scores, is_live=is_live)
+        self._rise = self._session.rise() if sort == "rising" else None
         self._n_random = len(self._listing) if self._waits(self._standing) else 0
         self._covered = None
         self.number, self.similar_to, self.title = 0, "", ""
-
-    def hides(self, line: Label) -> bool:
-        """Whether a label is older than this list of labels to judge again, which must not show it."""
-        return not self.similar_to and self._doubted.get(line.image_id) is line
 
     def list_similar(self, image_ids: Sequence[str], per_page: int) -> None:
         """List the images most like one, or like several taken together; these come first.
@@ -175,6 +176,10 @@ class Shelf:
             return [f"{self.title}: rank {k:,} of {n:,}" for k in places]
         if self.is_random(per_page):
             return ["random: nothing is scored yet"] * len(places)
+        if self._rise is not None:
+            indices, _ = self._listing.page(self.number, per_page)
+            before, now = (ranks[indices].tolist() for ranks in self._rise)
+            return [_risen(*ranks) for ranks in zip(before, now, strict=True)]
         if self._reasons:
             indices, _ = self._listing.page(self.number, per_page)
             return [
@@ -273,3 +278,21 @@ class Shelf:
         session, ranked_by = self._session, self._session.ranked_by
         cycle = session.scores_cycle if ranked_by in {"deep", "both"} else None
         return _Standing(ranked_by, cycle, session.scores_version)
+
+
+def _risen(before: int, now: int) -> str:
+    """Say how an image has moved in the ranking."""
+    if not before or not now:
+        return "rising: it had no rank before" if now else "rising: it has no score"
+    return f"rising: rank {before:,} -> {now:,}" + (
+        f", new in the top {_TOP}" if now <= _TOP < before else ""
+    )
+
+
+def chip(reason: str, sort: str) -> str:
+    """Return what of a reason is to be read on the tile: what does not follow from the list's order."""
+    kind, _, rest = reason.partition(": ")
+    if kind == "rising" and "->" in rest:
+        moved, _, is_new = rest.removeprefix("rank ").partition(", new")
+        return ("new: " if is_new else "") + moved.replace(" -> ", "\N{RIGHTWARDS ARROW}")
+    return kind if sort == "mixed" and kind in {"audit", "uncertain", "diverse"} else ""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from contextlib import ExitStack
 
@@ -12,20 +9,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from amatch_widgets.archive.cluster import connect, score_on_cluster
+from amatch_widgets.archive.cluster import choose_precision, connect, score_on_cluster
+from amatch_widgets.archive.first import keep_first
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.ranker import Model, Ranker
 from amatch_widgets.archive.run import score_missing
 from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError, StateError
-from amatch_widgets.images.array import open_npy
+from amatch_widgets.events import ScoringProgress
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.backbone import build_classifier
+from tests.archive.helper import rows
+from tests.archive.processes import WAIT_S, Cluster
 
 distributed = pytest.importorskip("distributed")
 
-N, ROWS, WAIT_S = 240, 10, 60
+N, ROWS = 240, 10
 IMAGE = Preprocess(size=32)
-ENVIRONMENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
 
 
 class Gone:
@@ -43,44 +43,6 @@ class Gone:
         raise ImageReadError(self.ids[index], "the disk is gone")
 
 
-class Cluster:
-    """A scheduler and workers, started as a person would: `dask scheduler`, `dask worker`."""
-
-    def __init__(self, folder):
-        self.folder, self.processes = folder, []
-        self.file = folder / "scheduler.json"
-
-    def start(self, *command):
-        log = (self.folder / f"log-{len(self.processes)}.txt").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command, "--scheduler-file", str(self.file)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **ENVIRONMENT, "PYTHONWARNINGS": "ignore"},
-            start_new_session=True,
-        )
-        log.close()
-        self.processes.append(process)
-        return process
-
-    def scheduler(self):
-        return self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-
-    def worker(self):
-        return self.start(
-            "worker", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(self.folder)
-        )
-
-    def client(self):
-        return distributed.Client(scheduler_file=str(self.file), timeout=WAIT_S)
-
-    def close(self):
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(WAIT_S)
-
-
 @pytest.fixture
 def cluster(tmp_path):
     cluster = Cluster(tmp_path)
@@ -91,23 +53,19 @@ def cluster(tmp_path):
 @pytest.fixture(scope="module")
 def ranker():
     model = Model.of(build_classifier("test_resnet", weights="random", seed=3), "test_resnet")
-    return Ranker(ranked_by="deep", image=IMAGE, note="", deep=model)
+    return Ranker(ranked_by="deep", image=IMAGE, note="", deep=model, precision="float32")
 
 
 @pytest.fixture
 def source(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
-    return open_npy(tmp_path / "images.npy")
+    return NpySource(tmp_path / "images.npy")
 
 
 def begin(folder, ranker):
     parts = Parts.create(folder, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
-    return parts, parts.begin(ranker.key, "")
-
-
-def rows(parts, cycle):
-    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]
+    return parts, parts.begin(ranker.key, "", ranker.precision)
 
 
 @pytest.fixture
@@ -116,15 +74,6 @@ def wanted(tmp_path, ranker, source):
     parts, cycle = begin(tmp_path / "local", ranker)
     list(score_missing(source, IMAGE, ranker.ready("cpu"), parts, cycle))
     return rows(parts, cycle)
-
-
-def agree(found, wanted):
-    """Whether both have the same rows; the scores up to the rounding of another process' precision."""
-    assert [{**row, "score": None} for row in found] == [{**row, "score": None} for row in wanted]
-    np.testing.assert_allclose(
-        [row["score"] for row in found], [row["score"] for row in wanted], rtol=0, atol=2e-3
-    )
-    return True
 
 
 def test_workers_are_killed_another_joins_and_the_scheduler_is_restarted(
@@ -139,11 +88,11 @@ def test_workers_are_killed_another_joins_and_the_scheduler_is_restarted(
         while next(run).done < 3 * ROWS:
             pass
         for worker in workers:  # all that have the model, too
-            os.killpg(worker.pid, signal.SIGKILL)
+            cluster.kill(worker)
         cluster.worker()
         while next(run).done < 10 * ROWS:
             pass
-        os.killpg(scheduler.pid, signal.SIGKILL)
+        cluster.kill(scheduler)
         with pytest.raises(StateError, match=r"The cluster was lost.*goes on from here"):
             list(run)
     done = len(parts.done(cycle))
@@ -158,7 +107,7 @@ def test_workers_are_killed_another_joins_and_the_scheduler_is_restarted(
         events = list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
         assert not events or events[-1].done == N
         assert not list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
-    assert agree(rows(parts, cycle), wanted)
+    assert rows(parts, cycle) == wanted
 
 
 @pytest.fixture
@@ -181,15 +130,63 @@ def test_who_stops_early_goes_on_later(local, tmp_path, ranker, source, wanted):
     run.close()
     events = list(score_on_cluster(local, source, ranker, parts, cycle, device="cpu"))
     assert events[-1].done == events[-1].total == N
-    assert agree(rows(parts, cycle), wanted)
+    assert rows(parts, cycle) == wanted
+
+
+def test_a_worker_chooses_the_precision(local, ranker, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Ranker, "choose_precision", lambda _, device: asked.append(device) or "bfloat16")
+    found = []
+
+    def choose():
+        found.append((yield from choose_precision(local, ranker, N, device="cpu")))
+
+    assert all(event == ScoringProgress(0, N, 0.0, float("inf")) for event in choose())
+    assert found == ["bfloat16"]
+    assert asked == ["cpu"]
+
+
+def test_the_highest_of_the_cycle_before_are_scored_first_there_too(
+    local, tmp_path, ranker, source, monkeypatch
+):
+    monkeypatch.setattr("amatch_widgets.archive.first._LEAST", 40)
+    parts, first = begin(tmp_path / "shared", ranker)
+    list(score_on_cluster(local, source, ranker, parts, first, device="cpu"))
+    wanted = sorted(rows(parts, first), key=lambda row: -row["score"])[:40]
+    second, done = parts.begin("another", ""), []
+
+    def keep(*scored):
+        done.append(parts.done(second))
+        keep_first(*scored)
+
+    monkeypatch.setattr("amatch_widgets.archive.cluster.keep_first", keep)
+    list(score_on_cluster(local, source, ranker, parts, second, device="cpu"))
+    assert done == [[]]
+    found = pq.read_table(parts.first(second), partitioning=None).to_pylist()
+    assert found == sorted(wanted, key=lambda row: row["index"])
+    assert rows(parts, second) == rows(parts, first)
 
 
 def test_a_volume_that_is_gone_on_the_workers_is_told_and_nothing_is_written(local, tmp_path, ranker, source):
     parts, cycle = begin(tmp_path / "shared", ranker)
 
     with pytest.raises(SourceError, match=r"None of 30 images in a row.*the disk is gone"):
-        list(score_on_cluster(local, Gone(source._images), ranker, parts, cycle, device="cpu"))
+        list(
+            score_on_cluster(local, Gone(np.load(source.spec()["path"])), ranker, parts, cycle, device="cpu")
+        )
     assert parts.done(cycle) == []
+
+
+def test_a_scheduler_that_no_longer_answers_is_told(local, tmp_path, ranker, source, monkeypatch):
+    def refuse():
+        raise OSError("Timed out trying to connect")
+
+    parts, cycle = begin(tmp_path / "shared", ranker)
+    run = score_on_cluster(local, source, ranker, parts, cycle, device="cpu")
+    next(run)
+    monkeypatch.setattr(local, "nthreads", refuse)
+    with pytest.raises(StateError, match=r"The cluster was lost.*Timed out.*goes on from here"):
+        list(run)
 
 
 def test_what_is_no_client_is_refused(tmp_path, ranker, source, monkeypatch):

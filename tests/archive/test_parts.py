@@ -136,3 +136,19 @@ def test_ids_and_indices_take_next_to_nothing(tmp_path):
     size = (parts.root / cycle.folder / "part-00000.parquet").stat().st_size
     assert size < 6 * 100_000  # 4 bytes of it are the score
     np.testing.assert_array_equal(pq.read_table(file, partitioning=None)["score"].to_numpy(), scores)
+
+
+def test_a_cycle_keeps_the_precision_that_it_was_begun_with(tmp_path):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=3, spec={})
+    assert parts.begun("k") is None
+    cycle = parts.begin("k", "", "bfloat16")
+    assert parts.begun("k") == parts.begin("k", "", "float32") == cycle
+    assert Parts.open(tmp_path).cycles()[0].precision == "bfloat16"
+    assert parts.begun("other") is None
+
+
+def test_a_cycle_of_an_earlier_version_chooses_as_it_did(tmp_path):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=3, spec={})
+    (tmp_path / "cycle=0001").mkdir()
+    (tmp_path / "cycle=0001" / "model.json").write_text('{"number": 1, "key": "k", "note": ""}')
+    assert parts.begin("k", "", "float32").precision == "auto"

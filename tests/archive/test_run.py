@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from amatch_widgets.archive.devices import Together
+from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_first, score_missing, score_part
+from amatch_widgets.archive.run import part_rows_for, score_missing, score_part
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
+from tests.archive.helper import rows
 
 PREPARE = Preprocess(size=8, channels=1)
 N = 95
@@ -46,13 +51,9 @@ def parts(tmp_path):
     return Parts.create(tmp_path / "x", fingerprint="ab", n_images=N, spec={}, part_rows=10)
 
 
-def table(parts, cycle):
-    return [row for file in parts.files(cycle) for row in pq.read_table(file, partitioning=None).to_pylist()]
-
-
 def whole(parts, cycle, bad=()):
     """Whether each image is there once, with its score or its problem."""
-    found = table(parts, cycle)
+    found = rows(parts, cycle)
     assert [row["index"] for row in found] == list(range(N))
     for i, row in enumerate(found):
         assert row["id"] == f"{i:02d}"
@@ -113,6 +114,25 @@ def test_a_volume_that_disappears_stops_the_run_and_the_next_one_goes_on(parts):
     assert whole(parts, cycle)
 
 
+def test_what_fails_just_before_the_volume_is_gone_is_left_to_the_next_run_too(parts):
+    """And not listed as unreadable for ever."""
+    cycle = parts.begin("k", "")
+    with pytest.raises(SourceError, match=r"None of 30 images in a row.*'50'"):
+        list(score_missing(Holey(bad=range(43, N)), PREPARE, score, parts, cycle, batch_size=5, threads=1))
+    assert parts.done(cycle) == [0, 1, 2, 3]
+    list(score_missing(Holey(), PREPARE, score, parts, cycle))
+    assert whole(parts, cycle)
+
+
+def test_where_each_part_has_a_bad_image_no_more_than_three_parts_wait(parts):
+    bad = set(range(3, N, 10))
+    cycle = parts.begin("k", "")
+    run = score_missing(Holey(bad=bad), PREPARE, score, parts, cycle, batch_size=10, threads=1)
+    n_waiting = [event.done // 10 - len(parts.done(cycle)) for event in run]
+    assert max(n_waiting) <= 4  # one of them is not whole yet
+    assert whole(parts, cycle, bad)
+
+
 def test_where_nothing_can_be_read_nothing_is_written(tmp_path):
     parts = Parts.create(tmp_path, fingerprint="ab", n_images=12, spec={}, part_rows=10)
     cycle = parts.begin("k", "")
@@ -157,7 +177,7 @@ def test_parts_are_neither_many_nor_large_and_hold_whole_chunks():
 
 
 def test_the_highest_of_the_cycle_before_are_scored_first(parts, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    monkeypatch.setattr("amatch_widgets.archive.first._LEAST", 12)
     source = Holey(bad=[94])
     first = parts.begin("k", "")
     assert not list(score_first(source, PREPARE, score, parts, first))  # there is no cycle before
@@ -174,7 +194,7 @@ def test_the_highest_of_the_cycle_before_are_scored_first(parts, monkeypatch):
 
 
 def test_what_is_stopped_while_the_highest_are_scored_leaves_nothing_half(parts, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.archive.run._FIRST_LEAST", 12)
+    monkeypatch.setattr("amatch_widgets.archive.first._LEAST", 12)
     list(score_missing(Holey(), PREPARE, score, parts, parts.begin("k", "")))
     second = parts.begin("k2", "")
     run = score_first(Holey(), PREPARE, score, parts, second, batch_size=2)
@@ -191,11 +211,11 @@ import numpy as np
 
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
-from amatch_widgets.images.array import open_npy
+from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.preprocess import Preprocess
 
 root, n, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-source = open_npy(root / "images.npy")
+source = NpySource(root / "images.npy")
 parts = Parts.create(root / "scores", fingerprint="ab", n_images=n, spec={}, part_rows=rows)
 cycle = parts.begin("k", "")
 score = lambda images: images[:, 0, 0, 0].astype(np.float32) / 255
@@ -205,10 +225,10 @@ for event in score_missing(source, Preprocess(size=8, channels=1), score, parts,
 
 
 def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
-    n, rows = 6_000, 200
+    n, part_rows = 6_000, 200
     images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), np.uint8)
     np.save(tmp_path / "images.npy", images)
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(n), str(rows)]
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(n), str(part_rows)]
     starts = []
     for stop_at in (1_000, 3_000):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
@@ -221,11 +241,38 @@ def test_what_is_killed_goes_on_with_no_row_doubled_or_missing(tmp_path):
     assert starts[1] > 64  # it went on
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=60)
     parts = Parts.open(tmp_path / "scores")
-    found = [
-        row
-        for file in parts.files(parts.cycles()[0])
-        for row in pq.read_table(file, partitioning=None).to_pylist()
-    ]
+    found = rows(parts, parts.cycles()[0])
     assert [row["index"] for row in found] == list(range(n))
     wanted = images[:, 0, 0].astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(np.array([row["score"] for row in found], np.float32), wanted)
+
+
+def test_several_devices_score_at_once_and_every_image_once(parts):
+    """Both wait until both are at work: one after the other would never end."""
+    both = threading.Barrier(2)
+
+    def on_a_device(images):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(60)
+        both.abort()  # once is enough: the last batch may be alone
+        return score(images)
+
+    cycle = parts.begin("k", "")
+    together = Together([on_a_device] * 2)
+    events = list(score_missing(Holey(bad={5}), PREPARE, together, parts, cycle, batch_size=7))
+    assert whole(parts, cycle, {5})
+    assert events[-1].done == N
+
+
+def test_an_error_on_one_of_several_devices_comes_out_and_keeps_what_is_there(parts):
+    def fails_late(images):
+        if images[0, 0, 0, 0] >= 60:
+            raise RuntimeError("out of memory")
+        return score(images)
+
+    cycle = parts.begin("k", "")
+    run = score_missing(Holey(), PREPARE, Together([fails_late] * 2), parts, cycle, batch_size=10, threads=1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(run)
+    assert parts.done(cycle) == [0, 1, 2, 3, 4, 5]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("amatch-device", "amatch-stream"))]

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import json
 
+# Texts that would do something if they were taken for markup, code or an address. Each can be a file's path.
+HOSTILE = [
+    '<img src=x onerror="window.hit = 1">',
+    "<script>window.hit = 2</script>",
+    "{{ constructor.constructor('window.hit = 3')() }}",
+    "\"double\" ' onmouseover='window.hit = 4'",
+    "</style></title></svg><svg onload='window.hit = 5'>",
+    "javascript:window.hit=6",
+]
+
 
 def ready(nb, first=0):
     """Run a cell that makes the session and the next one, which shows it; give the browser's page."""
@@ -48,3 +58,12 @@ def records(tmp_path):
 def labels(tmp_path):
     """The last label of each image."""
     return {record["id"]: record["label"] for record in records(tmp_path)}
+
+
+def is_inert(page):
+    """Whether none of the hostile texts has run, or has become an element, an attribute or a link."""
+    return page.evaluate(
+        """() => window.hit === undefined && !document.querySelector(
+            '[onerror], [onmouseover], img[src="x"], svg[onload], a[href^="javascript"], .amw-root script'
+        )"""
+    )

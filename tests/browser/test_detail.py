@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from playwright.sync_api import expect
 
-from tests.browser.helper import cursor, labels, show, titles
+from tests.browser.helper import cursor, labels, records, show, titles
 
 OPEN = '.amw-detail[data-shown="yes"]'
 
@@ -197,12 +198,100 @@ def test_neighbours_are_visited_and_labelled_without_the_gallery(notebook, sky, 
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="anomaly"]')
     page.keyboard.press("n")
     page.wait_for_selector(f'.amw-detail[data-image="{image_id}"][data-label="normal"]')
+    expect(page.locator(".amw-detail .amw-said")).to_have_text(f"{image_id}: normal, kept")
     assert labels(tmp_path)[image_id] == "normal"
     assert ids[0] not in labels(tmp_path)
     page.keyboard.press("Escape")
     opened(page, ids[0])
     page.keyboard.press("Escape")
     page.wait_for_selector(".amw-detail", state="detached")
+
+
+def remarks(tmp_path, image_id):
+    """Star, tags and note that were kept last."""
+    line = [r for r in records(tmp_path) if r["id"] == image_id][-1]
+    return line["star"], line["tags"], line["note"]
+
+
+def test_stars_tags_and_notes_are_given_in_the_detail(notebook, sky, tmp_path):
+    hostile = "<img src=x onerror='window.hit=1'>{{ 1+1 }}"
+    nb = show(notebook, sky)
+    page, before = nb.page, nb.cells()
+    ids = titles(page)
+    click_tile(page, 1)
+    page.keyboard.press("Enter")
+    opened(page, ids[1])
+    page.keyboard.press("s")
+    page.wait_for_selector('.amw-detail[data-starred="yes"] .amw-d-starred')
+    page.keyboard.press("t")
+    assert page.evaluate("document.activeElement.className").endswith("amw-d-tag")
+    page.keyboard.type("merger")
+    page.keyboard.press("Enter")
+    expect(page.locator(".amw-d-chips .amw-chip")).to_contain_text("merger")
+    page.keyboard.type(hostile)
+    page.keyboard.press("Enter")
+    expect(page.locator(".amw-d-chips .amw-chip")).to_have_count(2)
+    page.locator(".amw-d-written").fill("two cores")
+    page.keyboard.press("Enter")
+    page.wait_for_selector('.amw-tile[data-index="1"] [title="two cores"]', state="attached")
+    assert remarks(tmp_path, ids[1]) == (True, ["merger", hostile], "two cores")
+    assert page.evaluate("document.activeElement.className").startswith("amw-detail")
+    page.locator(".amw-d-chips .amw-x").nth(1).click()
+    expect(page.locator(".amw-d-chips .amw-chip")).to_have_count(1)
+    page.locator(".amw-d-written").fill("never mind")
+    page.keyboard.press("Escape")  # leaves the field, and the note as it was
+    expect(page.locator(".amw-d-written")).to_have_value("two cores")
+    page.keyboard.press("z")
+    expect(page.locator(".amw-d-chips .amw-chip")).to_have_count(2)
+    assert not page.locator(".amw-tagging").count()
+    page.keyboard.press("ArrowRight")
+    opened(page, ids[2])
+    expect(page.locator(".amw-d-chips")).to_have_count(0)
+    expect(page.locator(".amw-d-written")).to_have_value("")
+    assert page.evaluate("window.hit") is None
+    assert nb.cells() == before
+
+
+def test_keys_mean_the_neighbour_that_is_seen_and_nothing_opens_below_the_detail(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page, before = nb.page, nb.cells()
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
+    ids = titles(page)
+    click_tile(page, 2)
+    page.keyboard.press("Enter")
+    opened(page, ids[2])
+    near = page.locator(".amw-d-near").first
+    image_id = near.get_attribute("title").rpartition(": ")[0]
+    near.click()
+    opened(page, image_id)
+    page.keyboard.press("s")
+    page.wait_for_selector('.amw-detail[data-starred="yes"]')
+    page.keyboard.press("t")
+    page.keyboard.type("ring")
+    page.keyboard.press("Enter")
+    expect(page.locator(".amw-d-chips .amw-chip")).to_contain_text("ring")
+    page.keyboard.press("Enter")
+    assert remarks(tmp_path, image_id) == (True, ["ring"], "")
+    page.keyboard.press("z")
+    expect(page.locator(".amw-d-chips")).to_have_count(0)
+    page.keyboard.press("Shift+Z")
+    expect(page.locator(".amw-d-chips .amw-chip")).to_have_count(1)
+    page.keyboard.press("Escape")
+    opened(page, ids[2])
+
+    # What lies below the detail is not opened there: the detail gives way.
+    for key, field in (("f", ".amw-contains"), ("g", ".amw-jump")):
+        page.keyboard.press(key)
+        page.wait_for_selector(".amw-detail", state="detached")
+        page.wait_for_function("part => document.activeElement.matches(part)", arg=field)
+        page.keyboard.press("Escape")
+        page.keyboard.press("Enter")
+        opened(page, ids[2])
+    page.locator(".amw-plots").click()  # the keys still mean the image that is seen
+    page.locator(".amw-train").focus()
+    page.keyboard.press("t")
+    page.wait_for_function("document.activeElement.matches('.amw-d-tag')")
+    assert nb.cells() == before
 
 
 def test_a_reload_finds_the_detail_where_it_was_and_the_notebook_holds_no_image(notebook, sky, tmp_path):
@@ -284,6 +373,16 @@ def test_hostile_names_damaged_files_and_large_images(notebook, tmp_path):
     page.keyboard.press("a")
     page.wait_for_selector('.amw-alone > .amw-detail[data-label="anomaly"]')
     assert labels(tmp_path)["large.png"] == "anomaly"
+    page.keyboard.press("s")
+    page.wait_for_selector('.amw-alone > .amw-detail[data-starred="yes"]')
+    page.keyboard.press("t")
+    page.keyboard.type("wide")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    alone.locator(".amw-chip", has_text="wide").wait_for()
+    page.keyboard.press("z")
+    alone.locator(".amw-chip").wait_for(state="detached")
+    assert remarks(tmp_path, "large.png") == (True, [], "")
 
 
 def test_why_lies_over_the_image_follows_zoom_and_goes_with_it(notebook, sky):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.browser.helper import show
+from tests.browser.helper import show, titles
 
 PAD = 12  # as in map.vue
 
@@ -107,6 +107,41 @@ def test_map_and_gallery_go_hand_in_hand(notebook, sky):
     page.wait_for_function("id => document.querySelector('.amw-cursor').title === id", arg=image_id)
     assert page.input_value(".amw-show") == "all"
     assert nb.cells() == before
+
+
+def test_what_is_selected_is_marked_and_a_rectangle_selects_what_is_on_the_page(notebook, sky):
+    nb = show_embedded(notebook, sky)
+    page = nb.page
+    places = open_map(nb)
+    points = {image_id: k for k, image_id in enumerate(places)}
+    ids = titles(page)
+    page.click('.amw-tile[data-index="1"] .amw-image')
+    page.keyboard.press("Shift+ArrowRight")
+    marked = " ".join(str(points[i]) for i in ids[1:3])
+    page.wait_for_selector(f'.amw-map[data-chosen="{marked}"]')
+    page.keyboard.press("Escape")
+    page.wait_for_selector('.amw-map[data-chosen=""]')
+
+    serial = page.get_attribute(".amw-gallery", "data-serial")
+    page.mouse.move(*on_screen(page, (-0.01, -0.01)))
+    page.keyboard.down("Control")
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, (0.3, 0.3)))
+    page.mouse.move(*on_screen(page, (0.5, 0.5)))
+    page.mouse.up()
+    page.keyboard.up("Control")
+    page.wait_for_selector(".amw-chosen")
+    inside = {k for k, i in enumerate(ids) if max(places[i]) < 0.5}
+    chosen = set(page.eval_on_selector_all(".amw-chosen", "all => all.map(t => Number(t.dataset.index))"))
+    assert len(inside) > 3
+    assert len(inside ^ chosen) <= 2  # a pixel more or less
+    assert page.get_attribute(".amw-gallery", "data-serial") == serial  # the page stays
+    assert page.locator(".amw-map").get_attribute("data-chosen").count(" ") == len(chosen) - 1
+    page.keyboard.press("n")  # the keys mean what is selected
+    page.wait_for_function(
+        "n => document.querySelectorAll('.amw-tile[data-label=normal][data-kept=yes]').length === n",
+        arg=len(chosen),
+    )
 
 
 def test_a_rectangle_is_listed_and_the_wheel_looks_closer(notebook, sky):

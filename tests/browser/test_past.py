@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.browser.helper import labels
+import json
+
+from tests.browser.helper import labels, show, tile
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><b>{{ 1 + 1 }}</b>"
 
@@ -67,3 +69,70 @@ def test_the_history_lists_changes_and_leads_to_images(notebook, sky, tmp_path):
     page.click(".amw-past-toggle")
     page.wait_for_selector(".amw-past", state="detached")
     assert nb.cells() == before
+
+
+TWO = """
+import json, shutil
+from pathlib import Path
+free = [i for i in source.ids if i not in session.labels]
+other = session.path.with_name("of ben")
+shutil.copytree(session.path, other)
+with am.Session(source, path=other, annotator="ben", train=session.config) as ben:
+    session.label(dict.fromkeys(free[:3], "normal"), by="ann")
+    ben.label(dict.fromkeys(free[:5], "anomaly"))
+print(json.dumps([str(other), free[:5]]))
+"""
+
+
+def test_another_annotators_labels_are_compared_merged_and_settled(notebook, sky, tmp_path):
+    nb = show(notebook, sky)
+    page = nb.page
+    page.wait_for_selector(".amw-train:enabled")  # the embeddings are there
+    other, ids = json.loads(nb.ask(TWO))
+    page.click(".amw-past-toggle")
+    page.click(".amw-merge-toggle")
+
+    # A wrong path is told beside the form; the merge is offered once it is known what it would do.
+    page.fill(".amw-merge-path", f"{other}{HOSTILE}")
+    page.click(".amw-do-compare")
+    problem = page.locator(".amw-merge-problem")
+    problem.wait_for()
+    assert f"There are no labels to merge in {other + HOSTILE!r}" in problem.inner_text()
+    assert not page.locator(".amw-do-merge").count()
+    page.fill(".amw-merge-path", other)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".amw-merge-words:has-text('To take over: 2 labels, 2 ◆ anomaly.')")
+    assert labels(tmp_path).get(ids[4]) is None
+    assert problem.count() == 0
+
+    page.click(".amw-do-merge")
+    page.wait_for_selector(".amw-merge-words:has-text('Taken over: 2 labels')")
+    assert [labels(tmp_path)[i] for i in ids] == ["normal"] * 3 + ["anomaly"] * 2
+    page.wait_for_selector(".amw-do-merge", state="detached")
+    rows = page.locator(".amw-merge-row")
+    assert [rows.nth(k).locator(".amw-merge-id").inner_text() for k in range(3)] == ids[:3]
+    assert "normal ann" in rows.nth(0).locator(".amw-merge-mine").inner_text()
+    assert "anomaly ben" in rows.nth(0).locator(".amw-merge-theirs").inner_text()
+
+    # Settled by theirs, by ours, and by labelling the image, to which its row leads.
+    rows.nth(0).locator(".amw-take-theirs").click()
+    page.wait_for_selector('.amw-merge-row[data-state="theirs"]')
+    assert labels(tmp_path)[ids[0]] == "anomaly"
+    rows.nth(1).locator(".amw-keep-mine").click()
+    page.wait_for_selector('.amw-merge-row[data-state="mine"]')
+    rows.nth(2).locator(".amw-merge-id").click()
+    page.wait_for_selector(f'.amw-cursor[title="{ids[2]}"]')
+    assert page.inner_text(".amw-similar-to") == "Disagreements with of ben"
+    assert page.locator(".amw-tile").count() == 3
+    page.locator(f'.amw-tile[title="{ids[2]}"] .amw-c').click()
+    page.wait_for_selector('.amw-merge-row[data-state="neither"]')
+    assert page.inner_text(".amw-merge-head b") == "0 of 3 disagreements open"
+
+    # Three undos: of the label, of theirs, and of the whole merge.
+    tile(page, 0).locator(".amw-image").click()
+    for _ in range(3):
+        page.keyboard.press("z")
+    page.wait_for_function("document.querySelector('.amw-merge-head b').textContent.startsWith('2 of 3')")
+    page.wait_for_selector(".amw-message-text:has-text('Undone')")
+    assert [labels(tmp_path)[i] for i in ids] == ["normal"] * 3 + [None] * 2
+    assert page.title() != "hacked"

@@ -7,24 +7,17 @@ import pytest
 from amatch_widgets.demo import DemoSource
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.session import Session
-
-ATTACKS = [
-    "<script>window.hit = 1</script>",
-    '"><img src=x onerror="window.hit = 2">',
-    "' onmouseover='window.hit = 3",
-    "</style></title></svg><svg onload='window.hit = 4'>",
-    "{{ constructor.constructor('window.hit = 5')() }}",
-]
+from tests.browser.helper import HOSTILE, ready, tile, wait_label
 
 
 @pytest.fixture
 def report(tmp_path):
     light = TrainConfig(backbone="test_resnet", weights="random", embed_px=32, device="cpu")
     source = DemoSource(60, size=32, prevalence=0.2)
-    source.ids = [*ATTACKS, *source.ids[len(ATTACKS) :]]
-    source.name = ATTACKS[0]
+    source.ids = [*HOSTILE, *source.ids[len(HOSTILE) :]]
+    source.name = HOSTILE[0]
     session = Session(source, path=tmp_path / "run", train=light)
-    for k, attack in enumerate(ATTACKS * 4):
+    for k, attack in enumerate(HOSTILE * 4):
         session.label(
             {attack: "anomaly" if k % 2 else "normal"}, by=attack, tags=[attack], note=attack, reason=attack
         )
@@ -46,7 +39,7 @@ def test_nothing_runs_and_nothing_is_asked_for(browser, report, theme):
     page.goto(report.as_uri())
     assert page.evaluate("window.hit") is None
     assert page.locator("script, iframe, [onerror], [onload], [onmouseover]").count() == 0
-    assert page.locator("h1").inner_text() == ATTACKS[0]
+    assert page.locator("h1").inner_text() == HOSTILE[0]
     page.locator("summary").first.click()
     page.locator("td", has_text="onmouseover").first.hover()
     assert page.evaluate("window.hit") is None
@@ -79,3 +72,22 @@ def test_the_button_of_the_dashboard_writes_it_and_says_where(notebook, sky, tmp
     opened.page.click(".amw-do-report")
     opened.page.wait_for_selector(".amw-message-text:has-text('The report is in')")
     assert "</html>" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_figures_are_drawn_while_the_labelling_goes_on_and_it_is_said_where_they_are(
+    notebook, sky, tmp_path
+):
+    opened = notebook(sky, width=1024, height=768)
+    page = ready(opened)
+    edge = page.locator(".amw-right").bounding_box()
+    for button in ("export", "report", "figures"):
+        box = page.locator(f".amw-do-{button}").bounding_box()
+        assert box["x"] + box["width"] <= edge["x"] + edge["width"] + 0.5
+    assert page.locator(".amw-path").bounding_box()["width"] > 60
+    page.click(".amw-do-figures")
+    tile(page, 0).locator(".amw-a").click()
+    wait_label(page, 0, "anomaly")
+    page.wait_for_selector(".amw-message-text:has-text('The figures are in')")
+    kinds = ("metrics", "discovery", "histogram", "sheet")
+    drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert drawn == {f"{kind}.{form}" for kind in kinds for form in ("png", "svg", "pdf")}

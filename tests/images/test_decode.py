@@ -218,7 +218,7 @@ def with_size(kind, side):
 @pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
 @pytest.mark.parametrize("min_side", [None, 64])
 def test_a_bomb_is_refused_before_it_is_decoded(kind, min_side, monkeypatch):
-    monkeypatch.setattr(module, "_pillow_pixels", None)
+    monkeypatch.setattr(module, "pillow_pixels", None)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", None)
     with pytest.raises(UnreadableError, match="it has 30000 x 30000 pixels; more than 200 million"):
         read(with_size(kind, 30_000), min_side=min_side)
@@ -254,7 +254,7 @@ def test_a_decoder_out_of_memory_says_so(monkeypatch):
     def fail(_image):
         raise MemoryError
 
-    monkeypatch.setattr(module, "_pillow_pixels", fail)
+    monkeypatch.setattr(module, "pillow_pixels", fail)
     with pytest.raises(UnreadableError, match="there is not enough memory to decode it"):
         read(LOSSLESS["png rgb"][0])
 

@@ -16,6 +16,7 @@ from PIL import Image
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images import files
 from amatch_widgets.images.files import FolderSource
+from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.source import open_source, source_from_spec
 from amatch_widgets.images.testing import SourceContract, UnreadableImageContract
 
@@ -74,12 +75,12 @@ def test_ids_are_sorted_paths_relative_to_the_folder(tmp_path):
 def test_hidden_files_and_folders_are_left_out(tmp_path):
     for name in (".hidden.png", ".cache/1.png", "a/._1.png", "a/1.png"):
         write_image(tmp_path / name)
-    assert FolderSource(tmp_path).ids == ("a/1.png",)
+    assert list(FolderSource(tmp_path).ids) == ["a/1.png"]
 
 
 def test_a_folder_named_like_an_image_is_searched(tmp_path):
     write_image(tmp_path / "odd.png" / "1.png")
-    assert FolderSource(tmp_path).ids == ("odd.png/1.png",)
+    assert list(FolderSource(tmp_path).ids) == ["odd.png/1.png"]
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
@@ -91,7 +92,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / "root" / "farther").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "3.png").symlink_to(tmp_path / "elsewhere" / "2.png")
     source = FolderSource(tmp_path / "root")
-    assert source.ids == ("3.png", "a/1.png", "far/2.png")
+    assert list(source.ids) == ["3.png", "a/1.png", "far/2.png"]
     assert source.skipped == {}
 
 
@@ -100,7 +101,7 @@ def test_a_broken_link_and_a_pipe_are_listed_as_skipped(tmp_path):
     (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.png")
     source = FolderSource(tmp_path)
-    assert source.ids == ("1.png",)
+    assert list(source.ids) == ["1.png"]
     assert set(source.skipped) == {"broken.png", "pipe.png"}
     assert "broken link or no ordinary file" in source.skipped["pipe.png"]
 
@@ -122,7 +123,7 @@ def test_an_unreadable_subfolder_is_listed_as_skipped(tmp_path, monkeypatch):
     write_image(tmp_path / "open" / "2.png")
     refuse_to_list(monkeypatch, tmp_path / "closed")
     source = FolderSource(tmp_path)
-    assert source.ids == ("open/2.png",)
+    assert list(source.ids) == ["open/2.png"]
     assert source.skipped == {"closed/": "you have no permission to read it"}
 
 
@@ -177,7 +178,7 @@ def test_a_hostile_name_is_valid_text_and_leads_to_its_file(tmp_path, name):
 def test_bytes_that_are_no_text_never_share_an_id_with_their_escape(tmp_path):
     for raw in (b"\xff.png", b"\\udcff.png", b"\\\\udcff.png", b"\\xff.png"):
         (tmp_path / os.fsdecode(raw)).touch()
-    assert FolderSource(tmp_path).ids == (r"\\\\udcff.png", r"\\udcff.png", r"\udcff.png", r"\xff.png")
+    assert list(FolderSource(tmp_path).ids) == [r"\\\\udcff.png", r"\\udcff.png", r"\udcff.png", r"\xff.png"]
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -277,3 +278,23 @@ def test_mixed_sizes_and_kinds_are_read_each_as_it_is(tmp_path):
     write_image(tmp_path / "c.jpg", (5, 6, 3))
     source = FolderSource(tmp_path)
     assert [source.read(i).shape for i in range(3)] == [(8, 9, 1), (30, 20, 4), (5, 6, 3)]
+
+
+def test_the_names_of_many_files_are_packed_and_sorted_as_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_BLOCK", 3)
+    names = [
+        "a/\uffee.png",
+        "a/\U0001f30c.png",
+        "a/z.png",
+        "Z.png",
+        "b/1.png",
+        "b/10.png",
+        "b/2.png",
+        "é.png",
+    ]
+    for name in names:
+        write_image(tmp_path / name)
+    source = FolderSource(tmp_path)
+    assert list(source.ids) == sorted(names)
+    assert isinstance(source.ids, PackedIds)
+    assert [source.ids.position(name) for name in sorted(names)] == list(range(len(names)))

@@ -18,14 +18,17 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from astropy.io import fits
 from PIL import Image
 
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
 from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError
 from amatch_widgets.images import blocks, hdf5_remote, server
-from amatch_widgets.images.array import ArraySource
+from amatch_widgets.images.description import describe
 from amatch_widgets.images.hdf5 import HDF5Source
+from amatch_widgets.images.npy import NpySource
+from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.source import open_source, read_many, source_from_spec
@@ -211,6 +214,49 @@ def test_a_file_that_shrinks_while_it_is_read_is_said_to_have_changed(root, serv
         source.read(5)
 
 
+@pytest.mark.parametrize(
+    ("images", "length", "message"),
+    [
+        (np.zeros((10, 8, 8)), 1000, r"go on to byte 5248, the file ends at byte 1000. It may be cut off"),
+        (np.array([None, 1]), None, "its pixels are Python objects"),
+        (np.zeros((5, 8, 9), order="F"), None, r"are in Fortran order: write it with .*ascontiguousarray"),
+        (np.zeros((8, 9)), None, r"has shape \(8, 9\).*Allowed is"),
+        (b"PK\x03\x04 and no more", None, "cannot be opened as a .npy array"),
+    ],
+)
+def test_an_array_that_cannot_be_read_is_refused_when_it_is_opened(images, length, message, serve, tmp_path):
+    path = tmp_path / "x.npy"
+    if isinstance(images, bytes):
+        path.write_bytes(images)
+    else:
+        np.save(path, images, allow_pickle=True)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(SourceError, match=message):
+        open_source(f"{serve(tmp_path).url}/x.npy")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("forgetful")
+def test_describing_an_image_asks_no_server(kind, web, written):
+    source = open_source(f"{web.url}/{written[1][kind]}", cache_gb=0)
+    web.requests.clear()
+    assert describe(source, 0) == ({"File name": "0.png"} if kind == "folder" else {})
+    assert not web.requests
+
+
+def test_the_mask_of_fits_files_is_applied(serve, tmp_path):
+    image, bad = np.ones((9, 8), np.float32), np.eye(9, 8, dtype=np.uint8)
+    hdus = [fits.PrimaryHDU(image), fits.ImageHDU(bad, name="DQ")]
+    (tmp_path / "folder").mkdir()
+    fits.HDUList(hdus).writeto(tmp_path / "folder" / "a.fits")
+    many = [fits.PrimaryHDU(np.stack([image] * 30)), hdus[1]]
+    fits.HDUList(many).writeto(tmp_path / "cube.fits")
+    url = serve(tmp_path).url
+    for path in ("folder", "cube.fits"):
+        source = source_from_spec(open_source(f"{url}/{path}", mask="DQ").spec())
+        np.testing.assert_array_equal(np.isnan(source.read(0)[..., 0]), bad != 0)
+
+
 def test_a_chunk_that_was_never_written_is_its_fill_value(serve, tmp_path):
     store = zarr.create_array(
         tmp_path / "a.zarr", shape=(4, 9, 8), chunks=(2, 9, 8), dtype="u1", fill_value=7
@@ -263,7 +309,8 @@ def test_names_with_all_kinds_of_characters_lead_to_their_files(serve, tmp_path)
         Image.new("L", (4, 4), 10 * i).save(tmp_path / name, "png")
     source = open_source(serve(tmp_path).url)
     here = open_source(tmp_path)
-    assert source.ids == here.ids
+    assert isinstance(source.ids, PackedIds)
+    assert list(source.ids) == list(here.ids)
     for i in range(len(names)):
         np.testing.assert_array_equal(source.read(i), here.read(i))
 
@@ -433,7 +480,7 @@ def test_a_store_in_a_zip_file_is_refused_with_a_cure(memory):
 def test_a_file_url_is_a_path(tmp_path):
     np.save(tmp_path / "cube.npy", np.zeros((2, 8, 9)))
     source = open_source(f"file://{tmp_path}/cube.npy")
-    assert isinstance(source, ArraySource)
+    assert isinstance(source, NpySource)
     assert source.spec() == {"kind": "npy", "path": str(tmp_path / "cube.npy")}
 
 

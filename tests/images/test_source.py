@@ -90,7 +90,7 @@ def test_a_file_of_another_type_says_what_is_allowed(tmp_path, name, message):
             {"ids": ["a"]},
             "ids= does not apply to Parquet; allowed are column=, ids_from=, shape=",
         ),
-        ("cube.fits", {"shape": (8, 9)}, "shape= does not apply to FITS; allowed are hdu=, name="),
+        ("cube.fits", {"shape": (8, 9)}, "shape= does not apply to FITS; allowed are hdu=, mask=, name="),
         (".", {"ids_from": "id"}, "holds no .parquet file"),
         (".", {"hdu": 1}, "hdu= does not apply to a folder"),
         (".", {"hdu": 1, "column": "x"}, "hdu= does not apply to a folder of Parquet files"),

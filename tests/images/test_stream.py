@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from amatch_widgets.errors import ConfigError, ImageReadError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.preprocess import Preprocess
-from amatch_widgets.images.stream import spans, stream
+from amatch_widgets.images.stream import reading_threads, spans, stream
 
 PREPARE = Preprocess(size=8, channels=1)
 
@@ -136,3 +137,15 @@ def test_numbers_out_of_range_are_refused():
     for bad in ({"threads": 0}, {"batch_size": 0}, {"ahead": 0}):
         with pytest.raises(ConfigError, match="each is 1 or more"):
             stream(Chunked(numbered(3)), PREPARE, spans(range(3), 10), **bad)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (6, 6), (64, 8)])
+def test_as_many_threads_read_as_this_process_has_cores(monkeypatch, cores, threads):
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert reading_threads() == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert reading_threads() == threads
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)
+    assert reading_threads() == 3

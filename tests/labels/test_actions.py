@@ -50,6 +50,34 @@ def test_a_call_with_many_labels_is_one_action():
     assert _labels(store) == {"a": "normal", "b": "normal", "c": "normal"}
 
 
+def test_labels_join_an_earlier_action_and_are_undone_with_it(path):
+    store = LabelStore(path)
+    (line,) = store.set({"a": "anomaly"})
+    store.set({"c": "normal"})
+    store.undo()
+    (joined,) = store.set({"b": "anomaly"}, action=line.action)
+    assert (joined.action, store.n_undo, store.n_redo) == (line.action, 1, 1)
+    store.redo()  # nothing new was done: the other action is there still
+    store.close()
+    store = LabelStore(path)
+    assert (store.n_undo, _labels(store)) == (2, {"a": "anomaly", "b": "anomaly", "c": "normal"})
+    store.undo()
+    store.undo()
+    assert _labels(store) == {}
+    store.redo()
+    assert _labels(store) == {"a": "anomaly", "b": "anomaly"}
+
+
+def test_labels_do_not_join_an_action_that_was_undone():
+    store = LabelStore(None)
+    (line,) = store.set({"a": "anomaly"})
+    store.undo()
+    n = store.version
+    assert store.set({"b": "anomaly"}, action=line.action) == []
+    assert store.set({"b": "anomaly"}, action=99) == []
+    assert (store.version, store.n_redo) == (n, 1)
+
+
 def test_a_new_action_ends_what_could_be_done_again():
     store = LabelStore(None)
     store.set({"a": "anomaly"})

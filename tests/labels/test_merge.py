@@ -300,3 +300,20 @@ def test_whatever_was_done_a_second_merge_changes_nothing_and_an_undo_takes_the_
     if done:
         mine.undo()
         assert {i: x[:4] for i, x in state(mine).items()} == before
+
+
+def test_images_that_have_the_same_label_on_both_sides_are_counted():
+    mine = [line("0.png", "anomaly"), line("1.png", "normal"), line("2.png", "normal"), line("3.png", None)]
+    theirs = [line(f"{k}.png", "normal", "ben") for k in range(3)] + [line("3.png", None, "ben")]
+    found = merge(mine, theirs, name="ben", ids=IDS)
+    assert (found.n_agree, found.n_labels, len(found.disagreements)) == (2, 0, 1)
+
+
+def test_one_disagreement_alone_can_be_settled():
+    mine = [line(f"{k}.png", "normal") for k in range(3)]
+    theirs = [line(f"{k}.png", "anomaly", "ben") for k in range(3)] + [line("9.png", "anomaly", "ben")]
+    found, after = merged(mine, theirs, take="theirs", only={"1.png"})
+    assert now(after) == {"0.png": "normal", "1.png": "anomaly", "2.png": "normal"}
+    assert [image.image_id for image in found.disagreements] == ["1.png"]
+    again = merge(after, theirs, name="ben", ids=IDS)
+    assert [image.image_id for image in again.disagreements] == ["0.png", "2.png"]

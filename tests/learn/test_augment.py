@@ -60,8 +60,9 @@ def test_the_images_given_are_not_changed(view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_the_same_seed_gives_the_same_views_and_another_one_others(view):
-    first, again, other = (view(images(), seeded(s), dihedral=True) for s in (1, 1, 2))
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_same_seed_gives_the_same_views_and_another_one_others(view, channels):
+    first, again, other = (view(images(4, channels), seeded(s), dihedral=True) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from amatch_widgets.errors import WorkspaceError
 from amatch_widgets.learn import checkpoint as checkpoint_module
 from amatch_widgets.learn import chunks as chunks_module
-from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
+from amatch_widgets.learn.checkpoint import load_checkpoint, save_checkpoint
+from amatch_widgets.learn.details import read_details
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def assert_equal(first, second):
 def test_weights_average_momentum_and_counts_come_back(path, trained, make_trainer):
     other = make_trainer(seed=9, frozen_stages=0)
     load_checkpoint(path, other)
-    assert (other.step, other.cycle) == (3, 1)
+    assert (other.step, other.cycle, other.end) == (3, 1, 3)
     assert_equal(state_of(trained), state_of(other))
     assert any(name.startswith("momentum.") for name in state_of(other))
 
@@ -59,17 +60,20 @@ def test_weights_average_momentum_and_counts_come_back(path, trained, make_train
         {"freeze_norm": True, "frozen_stages": 0},
         {"freeze_norm": True, "frozen_stages": 2, "batch": 8, "unlabelled_ratio": 4, "threshold": 0.5001},
         {"frozen_stages": 2, "backbone": "test_efficientnet"},
+        {"restart": True},
     ],
-    ids=["mixed", "chunks", "chunks and frozen", "frozen"],
+    ids=["mixed", "chunks", "chunks and frozen", "frozen", "restarted"],
 )
 def test_a_training_resumed_in_a_new_trainer_goes_on_to_the_bit(
     tmp_path, make_trainer, make_feed, options, monkeypatch
 ):
     monkeypatch.setattr(chunks_module, "_CHUNK_IMAGES", 5)  # several to a step
     whole = make_trainer(**options)
+    list(whole.steps(2, make_feed(whole.config)))
     uninterrupted = list(whole.steps(6, make_feed(whole.config)))
 
     first = make_trainer(**options)
+    list(first.steps(2, make_feed(first.config)))
     steps = first.steps(6, make_feed(first.config))
     for _ in range(3):
         next(steps)
@@ -78,12 +82,13 @@ def test_a_training_resumed_in_a_new_trainer_goes_on_to_the_bit(
     save_checkpoint(path, first, {})
     resumed = make_trainer(**options | {"seed": 0})
     load_checkpoint(path, resumed)
-    resumed.cycle -= 1  # so that the same cycle is counted again
+    assert (resumed.step, resumed.cycle, resumed.end) == (5, 2, 8)
     records = list(resumed.steps(3, make_feed(resumed.config)))
     assert [(r.step, r.cycle, r.loss, r.share_above) for r in records] == [
         (r.step, r.cycle, r.loss, r.share_above) for r in uninterrupted[3:]
     ]
     assert_equal(state_of(whole), state_of(resumed))
+    assert resumed.end == resumed.step == 8  # the next one is a new cycle
     assert any(r.share_above for r in uninterrupted) == ("threshold" in options)
 
 
@@ -138,6 +143,14 @@ def test_a_checkpoint_without_an_anchor_gets_one_when_the_next_cycle_begins(path
     assert other.anchor.cycle == 2
 
 
+def test_a_checkpoint_that_does_not_say_where_its_cycle_ends_begins_a_new_one(path, make_trainer, make_feed):
+    rewritten(path, details={"end": None, "begun": None})
+    other = make_trainer()
+    load_checkpoint(path, other)
+    list(other.steps(1, make_feed(other.config)))
+    assert (other.step, other.cycle, other.begun) == (4, 2, 0)
+
+
 def test_a_checkpoint_before_the_first_step_comes_back(tmp_path, make_trainer):
     path = tmp_path / "none.safetensors"
     save_checkpoint(path, make_trainer(), {})
@@ -153,6 +166,8 @@ def test_details_come_back_with_what_the_training_is(path):
         "format": 3,
         "step": 3,
         "cycle": 1,
+        "end": 3,
+        "begun": 0,
         "backbone": "test_resnet",
         "channels": 3,
         "vectors": None,

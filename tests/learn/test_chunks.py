@@ -8,22 +8,29 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from amatch_widgets.learn.backbone import build_classifier
-from amatch_widgets.learn.chunks import backward_in_chunks, chunk_size, rows_to_learn
+from amatch_widgets.learn.chunks import (
+    backward_in_chunks,
+    chunk_size,
+    compute_in_chunks,
+    rows_to_learn,
+)
 
 CPU = torch.device("cpu")
+ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory.")
+ON_A_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
 
 
 class Short(nn.Module):
     """A model whose device holds only so many images."""
 
-    def __init__(self, holds):
+    def __init__(self, holds, error=ON_A_GPU):
         super().__init__()
-        self.linear, self.holds, self.seen = nn.Linear(12, 2), holds, []
+        self.linear, self.holds, self.seen, self.error = nn.Linear(12, 2), holds, [], error
 
     def forward(self, x):
         self.seen.append(len(x))
         if len(x) > self.holds:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return self.linear(x.flatten(1))
 
 
@@ -80,8 +87,9 @@ def test_older_gradients_are_dropped():
         torch.testing.assert_close(a, b)
 
 
-def test_short_memory_halves_the_chunks_until_they_fit_and_counts_no_image_twice():
-    model = Short(64)
+@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU], ids=["gpu", "cpu"])
+def test_short_memory_halves_the_chunks_until_they_fit_and_counts_no_image_twice(error):
+    model = Short(64, error)
     predictions, wanted = expected(model, *case())
     model.holds, model.seen = 3, []
     found, size = backward_in_chunks(model, *case(), size=10)
@@ -107,12 +115,36 @@ def test_half_a_chunk_that_fitted_before_the_memory_ran_out_is_forgotten():
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("size", [10, None])
-def test_too_little_for_what_cannot_be_parted_is_an_error(size):
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [(10, "for one image"), (None, "10 images of a training step at once.*freeze_norm=True")],
+)
+def test_too_little_for_what_cannot_be_parted_is_an_error_that_says_why(size, advice):
     model = Short(0)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(MemoryError, match=advice):
         backward_in_chunks(model, *case(), size=size)
     assert model.seen[-1] == (10 if size is None else 1)
+
+
+def test_another_error_is_not_taken_for_short_memory():
+    model = Short(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        backward_in_chunks(model, *case(), size=10)
+    assert model.seen == [10]
+
+
+@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU], ids=["gpu", "cpu"])
+def test_what_needs_no_gradient_is_computed_in_chunks_that_fit(error):
+    model, x = Short(64, error), case()[0]
+    with torch.no_grad():
+        wanted = model(x)
+        model.holds, model.seen = 3, []
+        found, size = compute_in_chunks(lambda part: model(x[part]), len(x), size=10)
+        assert (size, model.seen) == (3, [10, 5, 3, 3, 3, 1])
+        torch.testing.assert_close(found, wanted)
+        model.holds = 0
+        with pytest.raises(MemoryError, match="for one image"):
+            compute_in_chunks(lambda part: model(x[part]), len(x), size=4)
 
 
 @pytest.mark.parametrize(

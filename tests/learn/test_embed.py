@@ -154,7 +154,7 @@ def test_what_does_not_fit_the_memory_is_done_in_parts(images, monkeypatch):
 
     monkeypatch.setattr(embedder._inference, "maps", cramped)
     np.testing.assert_allclose(embedder.raw(images), wanted, rtol=1e-3, atol=1e-5)
-    assert sizes == [7] + [3] * 8 + [1] * 4
+    assert sizes == [16] + [3] * 12  # filled up
 
 
 def test_options_that_make_no_sense_are_refused():

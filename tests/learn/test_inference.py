@@ -185,10 +185,10 @@ def test_a_chunk_that_does_not_fit_is_halved_and_no_image_is_lost(model, images,
     fast, compute = Inference(model, precision="float32"), Cramped(6, error)
     found = fast.run(images, compute)
     np.testing.assert_allclose(found, images.mean((1, 2, 3)) / 255, rtol=1e-5)
-    assert compute.sizes == [21, 10, 5, 5, 5, 5, 1]
+    assert compute.sizes == [21, 10, 5, 5, 5, 5, 5]
     compute.sizes.clear()
     fast.run(images, compute)
-    assert compute.sizes == [5, 5, 5, 5, 1]  # learnt
+    assert compute.sizes == [5, 5, 5, 5, 5]  # learnt; the last is filled up
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
@@ -210,7 +210,20 @@ def test_the_side_at_which_images_are_shown_sets_the_chunks(model, images, monke
     in_chunks_of(8, monkeypatch)
     compute = Cramped(21, None)
     Inference(model, precision="float32").run(images, compute, side=2 * SIDE)
-    assert compute.sizes == [2] * 10 + [1]
+    assert compute.sizes == [2] * 11
+
+
+def test_on_one_thread_a_chunk_of_middling_images_holds_sixteen_and_of_large_ones_no_more(
+    model, images, monkeypatch
+):
+    """Fewer are computed by other kernels there; large ones would take the memory."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    many = np.concatenate([images, images])[:32]
+    for n, wanted in ((8, [16, 16]), (7, [7, 7, 7, 7, 7])):
+        in_chunks_of(n, monkeypatch)
+        compute = Cramped(32, None)
+        Inference(model, precision="float32").run(many, compute)
+        assert compute.sizes == wanted
 
 
 def test_the_caller_does_not_end_up_in_inference_mode(model, images):

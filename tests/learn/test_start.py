@@ -8,11 +8,13 @@ import torch
 
 from amatch_widgets.learn.augment import to_float
 from amatch_widgets.learn.backbone import build_classifier
-from amatch_widgets.learn.checkpoint import load_checkpoint, read_details, save_checkpoint
+from amatch_widgets.learn.checkpoint import load_checkpoint, save_checkpoint
+from amatch_widgets.learn.details import read_details
 from amatch_widgets.learn.embed import Embedder, Projection
+from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.learn.start import Start, VectorClassifier, VectorShape
 from amatch_widgets.learn.trainer import Trainer
-from amatch_widgets.query.head import InstantHead
+from amatch_widgets.query.head import InstantHead, logit_of
 from amatch_widgets.score.scorer import score_batches
 
 SIDE = 48  # the images of the pool have 32
@@ -32,7 +34,7 @@ def fit_and_start(images):
     projection = Projection.fit(raw, embedder.blocks, seed=0)
     head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), bool))
     fit = head.fit({0: 1, 4: 1, 1: 0, 2: 0})
-    return fit, Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]))
+    return fit, Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]), logit_of(fit.scores))
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_the_average_begins_as_the_start_and_soon_follows(make, make_feed, start
 def test_a_restart_takes_the_newest_start(make, make_feed, start):
     trainer = make(restart=True, learning_rate=1e-12)
     list(trainer.steps(1, make_feed(trainer.config)))
-    newer = Start(start.projection, SIDE, 1, start.weights[::-1].copy(), 0.5, start.likely)
+    newer = Start(start.projection, SIDE, 1, start.weights[::-1].copy(), 0.5, start.likely, start.logits)
     trainer.start = newer
     list(trainer.steps(1, make_feed(trainer.config)))
     np.testing.assert_allclose(trainer.model.head.weight.diff(dim=0)[0].detach(), newer.weights, atol=1e-6)
@@ -136,7 +138,6 @@ def test_a_training_resumed_from_its_checkpoint_goes_on_to_the_bit(make, make_fe
     save_checkpoint(tmp_path / "half.safetensors", first, {})
     resumed = Trainer(light(backbone="test_resnet", freeze_norm=True), 3, is_blank=True, shape=first.shape)
     load_checkpoint(tmp_path / "half.safetensors", resumed)
-    resumed.cycle -= 1  # so that the same cycle goes on, with its anchor
     assert [r.loss for r in resumed.steps(2, make_feed(resumed.config))] == wanted[2:]
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, resumed.average.state_dict()[name]), name
@@ -145,7 +146,7 @@ def test_a_training_resumed_from_its_checkpoint_goes_on_to_the_bit(make, make_fe
 @pytest.mark.parametrize("n_views", [1, 4])
 def test_scores_are_the_mean_over_the_views(start, small_pool, images, n_views, monkeypatch):
     monkeypatch.setattr("amatch_widgets.learn.inference.has_bfloat16", lambda device: False)
-    several = Start(start.projection, SIDE, n_views, start.weights, start.bias, start.likely)
+    several = Start(start.projection, SIDE, n_views, start.weights, start.bias, start.likely, start.logits)
     model = VectorClassifier(build_classifier("test_resnet", weights="random"), several.shape)
     model.begin(several)
     indices, scores = next(iter(score_batches(model, small_pool, batch_size=64)))
@@ -153,3 +154,61 @@ def test_scores_are_the_mean_over_the_views(start, small_pool, images, n_views, 
     turned = [np.ascontiguousarray(np.rot90(images, k, (1, 2))) for k in range(n_views)]
     wanted = np.mean([logits(model, t) for t in turned], 0)
     np.testing.assert_allclose(np.log(scores / (1 - scores)), wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def lite(images):
+    """Give the instant tier's start for the default network."""
+    embedder = Embedder(build_classifier("tf_efficientnet_lite0"), side=SIDE, n_views=1, precision="float32")
+    raw = embedder.raw(images)
+    projection = Projection.fit(raw, embedder.blocks, seed=0)
+    head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), bool))
+    fit = head.fit({0: 1, 4: 1, 1: 0, 2: 0})
+    return Start(projection, SIDE, 1, fit.weights, fit.bias, np.array([8, 12]), logit_of(fit.scores))
+
+
+def first_step(light, make_feed, start, scale=1):
+    """Train the default network for a step on 24 unlabelled images, all of them random."""
+    options = {"backbone": "tf_efficientnet_lite0", "weights": None, "freeze_norm": True}
+    config = light(batch=4, unlabelled_ratio=6, **options)
+    trainer = Trainer(config, 3, shape=start and start.shape)
+    trainer.start = start
+    with pytest.MonkeyPatch.context() as patch:
+        start_head = Trainer._start_head
+
+        def scaled(self, labelled):
+            meant = start_head(self, labelled)
+            with torch.no_grad():
+                self.model.head.weight.mul_(scale)
+                self.model.head.bias.mul_(scale)
+            return meant
+
+        patch.setattr(Trainer, "_start_head", scaled)
+        return next(trainer.steps(1, make_feed(config)))
+
+
+# The share that is meant: of random unlabelled images, judged by the averaged model before anything was
+# learnt, those for which a class has a probability of 95 % or more.
+
+
+def test_from_a_probe_the_default_network_is_sure_of_no_random_image_at_the_first_step(light, make_feed):
+    record = first_step(light, make_feed, None)
+    assert record.sure_random == record.meant == 0
+    assert not HealthMonitor().step(record)
+
+
+def test_from_the_instant_tier_the_default_network_is_as_sure_as_the_scores_it_starts_from(
+    light, make_feed, lite
+):
+    record = first_step(light, make_feed, lite)
+    assert record.meant == pytest.approx(np.mean(np.abs(lite.logits) >= np.log(0.95 / 0.05)))
+    assert 0 < record.meant < 0.6
+    assert abs(record.sure_random - record.meant) < 0.3  # of 24 images, flipped and shifted
+    assert not HealthMonitor().step(record)
+
+
+@pytest.mark.parametrize("is_probe", [True, False])
+def test_a_head_that_is_far_too_large_is_the_trap(light, make_feed, lite, is_probe):
+    record = first_step(light, make_feed, None if is_probe else lite, scale=1000)
+    assert record.sure_random > 0.95
+    assert [alarm.kind for alarm in HealthMonitor().step(record)] == ["head_trap"]

@@ -9,10 +9,15 @@ import threading
 import pytest
 import torch
 
+from amatch_widgets.demo import sky
 from amatch_widgets.errors import ConfigError, StateError, TooFewLabelsError, WeightsError
+from amatch_widgets.images.pixels import PixelPool
+from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn import chunks as chunks_module
 from amatch_widgets.learn import trainer as trainer_module
+from amatch_widgets.learn.anchor import Anchor
 from amatch_widgets.learn.augment import to_float
+from amatch_widgets.learn.feed import Feed
 from amatch_widgets.learn.trainer import Trainer, choose_device
 
 
@@ -41,6 +46,10 @@ def test_a_step_tells_what_it_measured(make_trainer, make_feed):
         assert 0 <= n_above <= 8  # the unlabelled images of a step
         assert n_above == 0 or r.share_above >= n_above / 8 - 1e-6  # labelled ones are left out
         assert r.seconds > 0
+        assert r.spread > 0
+        assert r.right in (0, 0.5, 1)  # of two images of each class
+        assert r.sure_random == r.share_above  # all are random ones
+        assert (r.meant == 0) == (r.step == 1)
     assert trainer.step == 3
     assert trainer.cycle == 1
 
@@ -182,6 +191,30 @@ def test_a_training_that_diverges_says_so_and_what_to_do(make_trainer, make_feed
         run(trainer, make_feed(trainer.config), 20)
 
 
+def test_a_gradient_that_is_not_finite_ends_the_training_as_its_loss_does(make_trainer, make_feed):
+    trainer = make_trainer()
+    steps = trainer.steps(3, make_feed(trainer.config))
+    next(steps)
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(StateError, match=r"gradient of step 2 is (nan|inf)"):
+        next(steps)
+
+
+@pytest.mark.parametrize(("weight_decay", "is_finite"), [(1e10, False), (0, True)], ids=["weights", "scores"])
+def test_weights_that_an_update_spoilt_are_told_from_sound_ones(
+    make_trainer, make_feed, weight_decay, is_finite
+):
+    sound = make_trainer()
+    run(sound, make_feed(sound.config), 1)
+    sound.check()
+    spoilt = make_trainer(learning_rate=1e38, weight_decay=weight_decay)
+    (record,) = run(spoilt, make_feed(spoilt.config), 1)
+    assert math.isfinite(record.loss)  # it is that of the weights before
+    assert all(value.isfinite().all() for value in spoilt.average.state_dict().values()) == is_finite
+    with pytest.raises(StateError, match="weights after step 1, or their scores, are not finite"):
+        spoilt.check()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(make_trainer, make_feed):
     results = []
     for seed in (1, 1, 2):
@@ -191,6 +224,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(make_traine
         results.append(weights_of(trainer.average))
     assert are_equal(results[0], results[1])
     assert not are_equal(results[0], results[2])
+
+
+def test_images_that_do_not_fit_the_memory_train_the_same_model(make_trainer):
+    source, labels = sky(40, size=32, prevalence=0.25), {i: int(i % 4 == 0) for i in range(16)}
+    results = []
+    for n_kept in (40, 3, 0):
+        pool = PixelPool(source, Preprocess(size=32), budget_bytes=n_kept * 32 * 32 * 3)
+        trainer = make_trainer()
+        feed = Feed(pool, len(pool), lambda: (1, labels), batch=4, n_unlabelled=8, seed=0)
+        run(trainer, feed, 4)
+        assert pool.n_cached <= n_kept
+        results.append(weights_of(trainer.average))
+    assert are_equal(results[0], results[1])
+    assert are_equal(results[0], results[2])
 
 
 def test_the_global_random_state_is_not_touched(make_trainer, make_feed):
@@ -240,7 +287,7 @@ def test_a_long_gradient_is_cut_to_the_length_allowed(make_trainer, make_feed, m
 def test_the_anchor_pulls_each_weight_back_to_where_the_cycle_began():
     model = torch.nn.Linear(2, 1)
     model.weight.data = torch.tensor([[1.0, -2.0]])
-    anchor = trainer_module.Anchor(1, {"weight": torch.tensor([[0.5, -2.0]]), "bias": torch.zeros(1)})
+    anchor = Anchor(1, {"weight": torch.tensor([[0.5, -2.0]]), "bias": torch.zeros(1)})
     model.weight.grad = torch.tensor([[0.1, 0.2]])
     anchor.pull(model, 3.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[1.6, 0.2]]))  # 0.1 + 3 (1 - 0.5)
@@ -353,6 +400,61 @@ def test_memory_that_ran_out_once_is_remembered(make_trainer, make_feed, monkeyp
     trainer.model.register_forward_pre_hook(be_short)
     run(trainer, make_feed(trainer.config), 2)
     assert seen == [12, 6, 3, 3, 3, 3, 3, 3, 3, 3]
+
+
+def short_of_memory(compute, most, seen):
+    """Let a function that takes images, as many as `rows` tells, have memory for `most` of them."""
+
+    def short(images, *args, rows=None, **options):
+        n = len(images if rows is None else rows)
+        seen.append(n)
+        if n > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute(images, *args, rows=rows, **options)
+
+    return short
+
+
+def test_views_and_pseudo_labels_are_made_in_parts_where_the_memory_is_short(
+    make_trainer, make_feed, monkeypatch
+):
+    options = {"freeze_norm": True, "threshold": 0.5001}
+    whole = make_trainer(**options)
+    wanted = run(whole, make_feed(whole.config), 2)
+    seen = {name: [] for name in ("weak_view", "strong_view", "features")}
+    for name in ("weak_view", "strong_view"):
+        short = short_of_memory(getattr(trainer_module, name), 3, seen[name])
+        monkeypatch.setattr(trainer_module, name, short)
+    trainer = make_trainer(**options)
+    features = trainer.average.features
+    short = short_of_memory(lambda x, rows: features(x), 2, seen["features"])
+    monkeypatch.setattr(trainer.average, "features", short)
+    records = run(trainer, make_feed(trainer.config), 2)
+    assert [r.loss for r in records] == pytest.approx([r.loss for r in wanted], rel=1e-4)
+    assert [r.share_above for r in records] == [r.share_above for r in wanted]
+    assert seen["weak_view"][:3] == [4, 2, 2]  # the labelled ones; later all are made by two
+    assert max(seen["weak_view"][1:] + seen["strong_view"] + seen["features"]) == 2
+
+
+def test_views_made_in_parts_are_the_same_to_the_bit(make_trainer, images):
+    trainer = make_trainer(freeze_norm=True)
+    trainer._train_mode()
+    whole = trainer._look(images)
+    trainer._looks = 3
+    torch.testing.assert_close(trainer._look(images).x, whole.x, rtol=0, atol=0)
+
+
+def test_a_model_that_has_to_see_all_images_at_once_says_so_where_the_memory_is_short(
+    make_trainer, make_feed
+):
+    trainer = make_trainer(freeze_norm=False)
+
+    def be_short(_module, _given):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.model.register_forward_pre_hook(be_short)
+    with pytest.raises(MemoryError, match=r"12 images of a training step at once.*freeze_norm=True"):
+        run(trainer, make_feed(trainer.config), 1)
 
 
 def test_the_distance_of_the_models_is_measured_now_and_then(make_trainer, make_feed, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amatch_widgets.errors import ConfigError
-from amatch_widgets.query.strategies import ORDERS, STRATEGIES, Candidate, order, pick, rising
+from amatch_widgets.query.strategies import ORDERS, STRATEGIES, Candidate, order, pick, ranks, rising
 
 SCORES = np.float32([0.2, 0.9, np.nan, 0.5, 0.9, 0.45, 0.1])
 ALL = np.arange(len(SCORES))
@@ -238,27 +238,35 @@ def test_a_candidate_is_a_plain_value():
 # ---- what has risen -------------------------------------------------------------------------
 
 
+def risen(now, before, **options):
+    return rising(ranks(now), ranks(before), **options)
+
+
+def test_ranks_begin_with_the_highest_score_and_leave_out_what_has_none():
+    assert ranks(np.array([0.1, np.nan, 0.9, 0.1], np.float32)).tolist() == [2, 0, 1, 3]
+
+
 def test_what_has_risen_by_the_largest_factor_comes_first():
     before = np.linspace(1, 0, 100, dtype=np.float32)
     now = before.copy()
     now[[99, 9]] = [0.9, 1.1]  # from rank 100 to 12, and from rank 10 to the first
-    found = rising(now, before)
+    found = risen(now, before)
     assert found[:2].tolist() == [9, 99]
     assert sorted(found) == list(range(100))
 
 
 def test_where_nothing_has_changed_the_highest_score_comes_first():
     scores = np.array([0.1, 0.9, np.nan, 0.5], np.float32)
-    assert rising(scores, scores).tolist() == [1, 3, 0, 2]
-    assert rising(scores, scores, subset=np.array([3, 2, 0])).tolist() == [3, 0, 2]
+    assert risen(scores, scores).tolist() == [1, 3, 0, 2]
+    assert risen(scores, scores, subset=np.array([3, 2, 0])).tolist() == [3, 0, 2]
 
 
 def test_two_kinds_of_scores_are_compared_by_their_ranks():
     before = np.array([-5, -1, -3], np.float32)  # such as logits
     # from rank 3 to 1, from 1 to 2, from 2 to 3
-    assert rising(np.array([0.9, 0.5, 0.2], np.float32), before).tolist() == [0, 2, 1]
+    assert risen(np.array([0.9, 0.5, 0.2], np.float32), before).tolist() == [0, 2, 1]
 
 
 def test_an_image_that_had_no_score_before_has_not_risen():
     before = np.array([np.nan, 0.5, 0.6], np.float32)
-    assert rising(np.array([0.9, 0.7, 0.6], np.float32), before).tolist()[-1] == 0
+    assert risen(np.array([0.9, 0.7, 0.6], np.float32), before).tolist()[-1] == 0

@@ -153,6 +153,20 @@ def test_it_says_who_labelled_what_and_what_it_rests_on(make_session, rank, look
     )
 
 
+def test_the_journal_has_the_stars_and_what_was_only_starred_has_no_label_taken_back(make_session, tmp_path):
+    session = make_session(labels=None)
+    ids = session.source.ids
+    session.annotate(ids[0], by="Ada", star=True, note="odd one")
+    session.label({ids[1]: "anomaly"}, by="Ada")
+    session.label({ids[1]: None}, by="Ada")
+    said = Page(session.report(tmp_path / "report.html")).text
+    assert "time (UTC) image label star by tags" in said
+    assert re.search(rf"{ids[0]} +★ Ada +odd one", said)
+    assert re.search(rf"{ids[1]} ◆ anomaly +Ada", said)
+    assert said.count("taken back") == 2  # the table's head and one line
+    assert re.search(r"first \(UTC\) last \(UTC\) Ada 1 0 1 ", said)
+
+
 def test_long_tables_are_folded_and_short_ones_are_not(make_session, look, tmp_path):
     session = make_session()
     look(session, "n")

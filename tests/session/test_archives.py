@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from amatch_widgets.archive.ranker import Ranker
 from amatch_widgets.demo import sky
 from amatch_widgets.errors import NotTrainedError, SourceError, WorkspaceError
 from amatch_widgets.events import Message, ScoringProgress
@@ -155,3 +156,22 @@ def test_a_stop_keeps_what_is_there_and_the_session_goes_on(make_session, monkey
     session.wait(WAIT_S)
     values, scores = scored(session, archive)
     assert (len(values), scores.is_complete) == (60, True)
+
+
+def test_a_run_that_goes_on_keeps_the_precision_that_it_began_with(make_session, monkeypatch):
+    monkeypatch.setattr("amatch_widgets.session.archives.part_rows_for", lambda *_: 10)
+    ready, used = Ranker.ready, []
+    monkeypatch.setattr(
+        Ranker, "ready", lambda self, device: used.append(self.precision) or ready(self, device)
+    )
+    monkeypatch.setattr(Ranker, "choose_precision", lambda *_: "bfloat16")
+    session = embedded(make_session(test_share=0))
+    archive = sky(60, size=32, seed=5)
+    end = session.hub.subscribe(lambda event: session.stop() if isinstance(event, ScoringProgress) else None)
+    session.score(archive)
+    session.wait(WAIT_S)
+    end()
+    monkeypatch.setattr(Ranker, "choose_precision", lambda *_: "float32")  # another process, another clock
+    values, scores = scored(session, archive)
+    assert (len(values), scores.is_complete, scores.cycle.number) == (60, True, 1)
+    assert (scores.cycle.precision, used) == ("bfloat16", ["bfloat16"] * 2)

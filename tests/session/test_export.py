@@ -40,6 +40,8 @@ COLUMNS = [
     "dec",
     "labelled_by",
     "labelled_at",
+    "rank_instant",
+    "rank_deep",
 ]
 NOTE = "see\nthere, too"
 CHOSEN = np.array([3, 0, 1, 2])
@@ -51,7 +53,12 @@ def table():
     scores = np.array([0.5, 0.25, np.nan, 0.75, 0.125], np.float32)
     ranks = np.array([2, 3, 0, 1, 4])
     return shortlist(
-        source, scores, ranks, [said("007", "anomaly", tags=("ring", "blue"), note=NOTE)], CHOSEN
+        source,
+        scores,
+        ranks,
+        [said("007", "anomaly", tags=("ring", "blue"), note=NOTE)],
+        CHOSEN,
+        instant=np.array([0.5, 0.5, np.nan, 0.75, 0.5], np.float32),
     )
 
 
@@ -71,6 +78,8 @@ def test_a_table_has_a_row_per_image_in_the_order_wanted(table):
     assert list(table.columns) == COLUMNS
     assert table["id"].tolist() == ['e"f\ng', "a", "007", "c,d"]
     assert table["rank"].tolist() == [1, 2, 3, 0]
+    assert table["rank_instant"].tolist() == [1, 2, 2, 0]  # equal scores share one
+    assert table["rank_deep"].tolist() == [0, 0, 0, 0]
     assert table["label"].tolist() == ["", "", "anomaly", ""]
     assert table["tags"].tolist() == ["", "", "ring;blue", ""]
 
@@ -128,6 +137,7 @@ def test_positions_are_there_where_the_source_knows_them():
 def test_an_older_shortlist_and_any_other_file_are_replaced(table, tmp_path):
     path = tmp_path / "shortlist.csv"
     path.write_text("anything")
+    table = table.assign(model="ab" * 16)  # as a session writes it
     write_shortlist(table, path, protected=())
     write_shortlist(table[:1], path, protected=())
     assert len(read(path)) == 1

@@ -144,3 +144,26 @@ def test_labels_that_come_while_a_table_is_made_are_in_the_table_and_in_what_it_
     file = pq.read_table(io.BytesIO(path.read_bytes()))
     assert len(file) == before + 1
     assert json.loads(file.schema.metadata[b"amatch_widgets"])["ranking"] == session.ranking_note
+
+
+def test_each_row_says_what_ranked_it_and_what_each_tier_alone_says(make_session, tmp_path):
+    session = embedded(make_session())
+    before = pd.read_csv(session.export(tmp_path / "all.csv", n=60))
+    assert before["rank_instant"].tolist() == before["rank"].tolist() == list(range(1, 61))
+    assert set(before["rank_deep"]) == {0}
+    cycle(session)
+    path = session.export(tmp_path / "all.csv", n=60)  # its own table may be replaced
+    after = pd.read_csv(path, dtype={"id": str})
+    scores = session._board.deep[1]
+    expected = [1 + int((scores > scores[session._index[i]]).sum()) for i in after["id"]]
+    assert after["rank_deep"].tolist() == expected
+    facts = facts_of(session, tmp_path)
+    assert set(after["model"]) == {facts["model"]} != {""}
+    assert list(after.columns) == [*session.top(1).columns, "model"]
+
+
+def test_a_table_of_an_older_version_may_be_replaced(make_session, tmp_path):
+    session = make_session()
+    columns = "id,score,rank,label,tags,note,starred,ra,dec,labelled_by,labelled_at"
+    (tmp_path / "old.csv").write_text(columns + "\r\n")
+    assert "rank_deep" in session.export(tmp_path / "old.csv").read_text()

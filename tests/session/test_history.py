@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 
 import numpy as np
 import pytest
 
+from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.learn.metrics import evaluate
 from amatch_widgets.learn.records import StepRecord
 from amatch_widgets.session.history import CycleRecord, History, utc_now
@@ -37,6 +40,7 @@ def cycle(number, at_step):
         train_s=1.5,
         score_s=0.5,
         time=utc_now(),
+        alone=metrics,
     )
 
 
@@ -72,6 +76,35 @@ def test_metrics_that_say_too_few_come_back(path):
         CycleRecord(**{f: getattr(cycle(1, 4), f) for f in CycleRecord.__slots__} | {"metrics": nothing})
     )
     assert "too few to say" in repr(History(path, last_step=4).cycles[0].metrics.auroc)
+
+
+def test_records_of_an_older_version_come_back_without_what_it_did_not_know(path):
+    history = filled(path)
+    history.add_cycle(cycle(1, 4))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for name in ("spread", "right", "sure_random", "meant"):
+        del lines[0]["step"][name]
+    del lines[-1]["cycle"]["alone"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = History(path, last_step=4)
+    assert numbers(again) == [1, 2, 3, 4]
+    assert (again.steps[0].spread, again.cycles[0].alone) == (None, None)
+    assert again.cycles[0].metrics == history.cycles[0].metrics
+
+
+def test_a_monitor_is_told_what_was_measured_in_order_and_says_it_to_nobody(path):
+    history = filled(path)
+    for number in range(1, 31):
+        history.add_step(dataclasses.replace(step(number), spread=0.0))
+    monitor = HealthMonitor()
+    history.tell(monitor)
+    assert monitor.step(dataclasses.replace(step(31), spread=0.0)) == []  # it was told at step 25
+    (alarm,) = (
+        alarm
+        for number in range(32, 57)
+        for alarm in monitor.step(dataclasses.replace(step(number, 2), spread=0.0))
+    )
+    assert alarm.kind == "constant_output"
 
 
 def test_a_new_history_is_empty_and_writes_nothing(path):

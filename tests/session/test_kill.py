@@ -69,6 +69,16 @@ tell("labelled")
 session.wait()
 """
 
+BROKEN_OFF = """
+def listen(event):
+    if isinstance(event, StepDone):
+        tell("step", event.step)
+
+session.hub.subscribe(listen)
+session.train(40)
+session.wait()
+"""
+
 SCORING = """
 def listen(event):
     if isinstance(event, ScoringProgress):
@@ -157,13 +167,33 @@ def test_a_killed_training_has_its_labels_its_last_checkpoint_and_its_scores(tmp
         np.testing.assert_array_equal(session.scores, np.load(tmp_path / "run.npy"))
         assert (session.state, session.problems) == (State.IDLE, {})
         before = session.step
-        session.train(2)
+        session.train(2)  # of the cycle that was broken off
         session.wait(WAIT_S)
-        assert (session.step, session.cycle, session.scores_cycle) == (before + 2, 3, 3)
+        assert (session.step, session.cycle, session.scores_cycle) == (before + 2, 2, 2)
         assert [r.step for r in session.history.steps] == list(range(1, before + 3))
     names = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert len(names) == 2  # nothing half written is left
     assert not any(name.endswith(".tmp") for name in names)
+
+
+def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path):
+    with child(tmp_path, ONE_CYCLE, BROKEN_OFF) as process:
+        read_until(process, tmp_path, lambda lines: "step 9" in lines)
+        kill(process)
+    with Session.open(tmp_path / "run") as session:
+        assert 6 <= session.step < 43
+        session.train()
+        session.wait(WAIT_S)
+        assert (session.step, session.cycle, session.scores_cycle) == (43, 2, 2)
+        options = {"train": session.config, "image": session.image}
+        source, labels = session.source, {i: line.label for i, line in session.labels.current().items()}
+        with Session(source, path=tmp_path / "whole", labels=labels, **options) as whole:
+            for steps in (3, 40):
+                whole.train(steps)
+                whole.wait(WAIT_S)
+            wanted = whole._engine.trained().state_dict()
+            found = session._engine.trained().state_dict()
+            assert all(bool((value == found[name]).all()) for name, value in wanted.items())
 
 
 def test_a_killed_scoring_leaves_the_scores_there_were(tmp_path):

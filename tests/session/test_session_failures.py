@@ -63,7 +63,7 @@ def test_images_that_vanish_before_scoring_are_an_error_and_the_old_scores_stay(
     with Session.open(session.path, source=source) as again:
         again.score()
         with pytest.raises(
-            SourceError, match=r"None of the 60 images could be read; the first, '00': it has"
+            SourceError, match=r"None of the 60 images could be read; the first, '[0-9]+': it has"
         ):
             again.wait(WAIT_S)
         np.testing.assert_array_equal(again.scores, session.scores)
@@ -84,8 +84,8 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_serves(make_session):
     last.unlink()
     with Session.open(session.path) as again:
         assert again.step == 1
-        cycle(again, 1)
-        assert (again.step, again.cycle) == (2, 2)
+        cycle(again, None)  # its last step is done anew
+        assert (again.step, again.cycle) == (2, 1)
     assert old.exists()
 
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_model_is_not_lost(make_s
     assert (session.state, session.step) == (State.FAILED, 1)
     session.label({SKY.ids[0]: "normal"})
     cycle(session, 1)  # with space again
-    assert (session.step, session.cycle) == (2, 2)
+    assert (session.step, session.cycle) == (2, 1)
     session.close()
     with Session.open(session.path) as again:
         assert (again.step, len(again.labels)) == (2, 13)

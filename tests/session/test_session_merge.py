@@ -71,7 +71,8 @@ def test_a_session_of_its_own_on_the_same_images_can_be_merged(make_session, tmp
     result = mine.merge_labels(other.path)
     assert ([i.image_id for i in result.disagreements], result.n_labels) == ([one], 1)
     assert labels_of(mine)[one] == "normal"
-    assert mine.merge_labels(other.path, take="theirs").n_labels == 1
+    assert mine.merge_labels(other.path, take="theirs", only=[two]).lines == ()
+    assert mine.merge_labels(other.path, take="theirs", only=[one]).n_labels == 1
     assert (mine.labels.get(one).label, mine.labels.get(one).by) == ("anomaly", "ben")
 
 
@@ -117,9 +118,14 @@ def _damaged(_, tmp_path):
     return tmp_path / "alone.jsonl"
 
 
+def _nobody(_, _tmp_path):
+    return "~no-such-user-here/run"
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
+        (_nobody, LabelError, "no such user as in '~no-such-user-here/run'"),
         (_missing, LabelError, "no labels to merge"),
         (_no_session, LabelError, "'labels.jsonl' is not there"),
         (_same, LabelError, "this session's own labels"),

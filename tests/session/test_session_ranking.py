@@ -133,6 +133,8 @@ def test_what_has_risen_is_seen_against_the_ranking_a_page_of_labels_ago(session
     gains = [np.log(was[int(i)] / rank[int(i)]) for i in session.ranking("rising")]
     assert gains[0] > 0
     assert (np.diff(gains) <= 1e-12).all()
+    told = [dict(enumerate(ranks.tolist())) for ranks in session.rise()]
+    assert told == [was, rank]
 
 
 def test_twins_are_the_images_that_look_the_same(make_session):

@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 
 from amatch_widgets.errors import ConfigError, NotTrainedError, SourceError, StateError, TooFewLabelsError
-from amatch_widgets.events import CycleDone, Failed, HealthAlarm, ScoresChanged, ScoringProgress, StepDone
+from amatch_widgets.events import (
+    CycleDone,
+    Failed,
+    ScoresChanged,
+    ScoringProgress,
+    StepDone,
+    TopScored,
+)
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session import Session
 from amatch_widgets.worker import State
-from tests.session.helper import SKY, WAIT_S, Gate, cycle, labels_of
+from tests.session.helper import SKY, WAIT_S, Gate, cycle, holey, labels_of
+
+_SCORING = (ScoringProgress, TopScored)
 
 # ---- a cycle ----------------------------------------------------------------------------------
 
@@ -124,6 +133,57 @@ def test_scoring_again_gives_the_same_scores(session):
     assert session.scores_version > version
 
 
+def test_what_ranked_highest_is_scored_first_and_told_before_the_rest(make_session):
+    session = make_session(score_batch=4)
+    session.embed()
+    session.wait(WAIT_S)
+    highest, told = session.ranking()[:6], []
+    session.hub.subscribe(lambda event: told.append(event) if isinstance(event, _SCORING) else None)
+    session.train(1)
+    session.wait(WAIT_S)
+    (top,) = [event for event in told if isinstance(event, TopScored)]
+    assert told[told.index(top) - 1].done == 8  # two batches; the second goes on in the order of the source
+    scores = deep_scores(session, 1)
+    assert set(top.image_ids) == {SKY.ids[i] for i in highest}
+    assert list(top.image_ids) == [SKY.ids[i] for i in sorted(highest, key=lambda i: -scores[i])]
+    assert top.cycle == 1
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("chunk", "n"), [(1, 6), (3, 2), (10, 0)])
+def test_the_more_images_are_unpacked_together_the_fewer_are_scored_first(make_session, chunk, n):
+    session = make_session()
+    session.source.chunk = chunk
+    asked = []
+    whole = session._engine._highest
+    session._engine._highest = lambda k: asked.append(k) or whole(k)
+    cycle(session, 1)
+    assert asked == [n]
+
+
+def test_without_a_ranking_the_order_is_that_of_the_source(session, monkeypatch):
+    told = []
+    monkeypatch.setattr(session._engine, "_highest", lambda _: np.empty(0, np.int64))
+    session.hub.subscribe(lambda event: told.append(event) if isinstance(event, TopScored) else None)
+    cycle(session, 1)
+    assert not told
+    assert np.isfinite(deep_scores(session, 1)).all()
+
+
+def test_unreadable_images_among_the_highest_are_left_out_of_what_is_told(make_session):
+    session = make_session(holey(()), score_batch=4)
+    session.embed()
+    session.wait(WAIT_S)
+    highest = session.ranking()[:6]
+    session.source.bad = frozenset(highest[:2].tolist())
+    session._pool.prepare(session.image)  # what is in memory is dropped
+    told = []
+    session.hub.subscribe(lambda event: told.append(event) if isinstance(event, TopScored) else None)
+    session.train(1)
+    session.wait(WAIT_S)
+    assert set(told[0].image_ids) == {SKY.ids[i] for i in highest[2:]}
+
+
 def test_scores_cannot_be_written_to(session):
     for _ in range(2):
         with pytest.raises(ValueError, match="read-only"):
@@ -131,16 +191,6 @@ def test_scores_cannot_be_written_to(session):
         with pytest.raises(ValueError, match="read-only"):
             session.ranking()[0] = 1
         cycle(session, 1)
-
-
-def test_an_alarm_of_the_training_is_told_once_a_cycle(make_session):
-    session = make_session(threshold=0.501)  # nearly every guess counts as sure
-    told = []
-    session.hub.subscribe(told.append)
-    cycle(session, 3)
-    (alarm,) = [e for e in told if isinstance(e, HealthAlarm) and e.kind == "head_trap"]
-    assert "step 1" in alarm.text or "first step" in alarm.text
-    assert alarm.advice
 
 
 # ---- stop, pause, what happens meanwhile ------------------------------------------------------
@@ -251,6 +301,45 @@ def test_a_training_that_diverges_is_told_and_the_last_checkpoint_is_kept(make_s
     wild.score()
     wild.wait(WAIT_S)
     np.testing.assert_array_equal(wild.scores, kept)
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"), [(5, {"checkpoint_every": 1}), (1, {})], ids=["checkpoint", "end"]
+)
+@pytest.mark.parametrize("weight_decay", [1e10, 0], ids=["weights", "scores"])
+def test_weights_that_an_update_spoilt_are_neither_kept_nor_scored(
+    make_session, light, weight_decay, steps, options
+):
+    with make_session() as sound:
+        cycle(sound)
+        kept = sound.scores
+        files = sorted((sound.path / "checkpoints").iterdir())
+    wild = make_session(train=light(learning_rate=1e38, weight_decay=weight_decay, **options), labels=None)
+    told = []
+    wild.hub.subscribe(told.append)
+    wild.train(steps)
+    with pytest.raises(StateError, match=r"weights after step 3, .*not finite. The last"):
+        wild.wait(WAIT_S)
+    assert "diverged" in next(e.text for e in told if isinstance(e, Failed))
+    assert not [e for e in told if isinstance(e, ScoringProgress)]
+    assert (wild.state, wild.step, wild.cycle) == (State.FAILED, 2, 1)
+    assert sorted((wild.path / "checkpoints").iterdir()) == files
+    wild.score()
+    wild.wait(WAIT_S)
+    np.testing.assert_array_equal(wild.scores, kept)
+
+
+def test_a_stop_right_after_an_update_that_spoilt_the_weights_keeps_the_last_checkpoint(make_session, light):
+    with make_session() as sound:
+        cycle(sound)
+    wild = make_session(train=light(learning_rate=1e38, weight_decay=1e10), labels=None)
+    gate = Gate(wild, at_step=3)
+    wild.train(1000)
+    with gate:
+        wild.stop()
+    with pytest.raises(StateError, match="diverged"):
+        wild.wait(WAIT_S)
+    assert (wild.state, wild.step, wild.cycle) == (State.FAILED, 2, 1)
 
 
 def test_closing_while_training_keeps_the_model(session):

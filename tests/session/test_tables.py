@@ -66,6 +66,9 @@ def nasty(texts):
             "dec": [np.nan] * n,
             "labelled_by": texts,
             "labelled_at": ["2026-07-30T12:00:00.000+00:00"] * n,
+            "rank_instant": pd.array(range(1, n + 1), dtype="Int64"),
+            "rank_deep": pd.array([0] * n, dtype="Int64"),
+            "model": ["ab" * 16] * n,
         }
     )
 

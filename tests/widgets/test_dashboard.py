@@ -277,6 +277,31 @@ def test_the_report_is_written_into_the_session_folder_or_it_is_said_why_not(boa
     assert "need matplotlib" in board.messages[1]["text"]
 
 
+def test_the_figures_are_drawn_off_the_handler_and_it_is_said_where_they_are(board, session, monkeypatch):
+    go_on, figures = threading.Event(), session.figures
+
+    def slow():
+        assert go_on.wait(WAIT_S)
+        return figures(formats=["svg"])
+
+    monkeypatch.setattr(session, "figures", slow)
+    board.vue_do_figures({})
+    assert board.messages == []  # and it has come back
+    go_on.set()
+    until(lambda: board.messages)
+    folder = session.path / "figures"
+    assert texts(board) == [("info", f"The figures are in {folder}")]
+    assert len(list(folder.glob("*.svg"))) == 4
+
+    def fail():
+        raise MissingExtraError("Figures and reports need matplotlib.")
+
+    monkeypatch.setattr(session, "figures", fail)
+    board.vue_do_figures({})
+    until(lambda: len(board.messages) == 2)
+    assert texts(board)[1] == ("error", "Figures and reports need matplotlib.")
+
+
 def test_closing_ends_the_thread_and_the_subscription(session):
     before = len(session.hub._subscribers)
     board = Dashboard(session)

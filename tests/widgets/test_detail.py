@@ -95,6 +95,46 @@ def test_an_image_is_shown_to_the_pixel_and_is_in_no_trait(screen, session):
     screen.last("picture")
 
 
+def test_what_the_source_knows_comes_after_the_picture_once_and_as_text(screen, session, monkeypatch):
+    hostile, gate, asked = "<b>{{ 1 }}</b>", threading.Event(), []
+
+    def describe(index):
+        asked.append(index)
+        assert gate.wait(WAIT_S)
+        return {hostile: hostile, "FILTER": 'r"'}
+
+    monkeypatch.setattr(session.source, "describe", describe, raising=False)
+    monkeypatch.setattr(session.source, "position", lambda _: (150.1, -2.25), raising=False)
+    screen.detail.show("007")
+    screen.picture()  # which does not wait for it
+    gate.set()
+    screen.detail.show("008")
+    screen.last("thumbnails")  # made after it
+    known = [["RA, Dec", "150.100000, -2.250000 deg (ICRS)"], [hostile, hostile], ["FILTER", 'r"']]
+    assert screen.detail.facts[2:] == known
+    n = len(asked)
+    screen.detail.vue_do_render({"stretch": "asinh"})
+    screen.picture()
+    screen.last("thumbnails")
+    assert screen.detail.facts[2:] == known
+    assert len(asked) == n
+
+
+@pytest.mark.parametrize("method", ["describe", "position"])
+def test_a_source_that_fails_to_tell_what_it_knows_takes_nothing_from_the_view(
+    screen, session, monkeypatch, method
+):
+    def fail(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(session.source, method, fail, raising=False)
+    screen.detail.show("007")
+    assert screen.picture()["problem"] == ""
+    screen.last("thumbnails")
+    assert [name for name, _ in screen.detail.facts] == ["Size", "Pixels"]
+    assert screen.messages == []
+
+
 def test_an_unknown_image_is_refused(screen):
     with pytest.raises(LabelError, match="no such image"):
         screen.detail.show("x")
@@ -157,6 +197,51 @@ def test_a_label_is_on_disk_before_the_browser_hears_of_it(screen, session):
     screen.detail.vue_do_label({"id": "003", "label": "clear", "token": "u"})
     assert screen.detail.mark == ""
     assert len(screen.detail.past) == before + 2
+
+
+def test_a_star_tags_and_a_note_are_kept_and_shown_and_taken_back(screen, session):
+    detail = screen.detail
+    detail.show("003")
+    detail.vue_do_annotate({"id": "003", "star": True, "add": [" merger "], "note": " two cores "})
+    line = session.labels.get("003")
+    assert (line.star, line.tags, line.note, line.label) == (True, ("merger",), "two cores", None)
+    assert (detail.is_starred, detail.tags, detail.note) == (True, ["merger"], "two cores")
+    assert detail.known_tags == ["merger"]
+    detail.vue_do_annotate({"id": "003", "remove": ["merger"]})
+    assert detail.tags == []
+    detail.vue_do_undo({})
+    assert detail.tags == ["merger"]
+    detail.vue_do_undo({})
+    assert (detail.is_starred, detail.tags, detail.note) == (False, [], "")
+    detail.vue_do_redo({})
+    assert detail.is_starred
+    detail.show("004")
+    assert (detail.is_starred, detail.tags, detail.note) == (False, [], "")
+    assert not screen.messages
+    detail.vue_do_undo({})
+    assert screen.messages == [("info", "Undone: 003.")]
+
+
+@pytest.mark.parametrize("wish", [{"add": ["x" * 61]}, {"note": "x" * 2001}, {"id": "x", "star": True}])
+def test_a_remark_that_makes_no_sense_is_refused(screen, session, wish):
+    screen.detail.show("003")
+    n = session.labels.version
+    screen.detail.vue_do_annotate({"id": "003", **wish})
+    assert session.labels.version == n
+    assert [level for level, _ in screen.messages] == ["error"]
+
+
+def test_in_a_second_look_the_label_comes_before_the_star(session):
+    known = next(iter(session.labels.current()))
+    session.annotate(known, add=["merger"], note="odd")
+    screen = Screen(session, hides=lambda image_id: image_id == known)
+    screen.detail.show(known)
+    assert (screen.detail.tags, screen.detail.note) == ([], "")
+    n = session.labels.version
+    screen.detail.vue_do_annotate({"id": known, "note": ""})
+    assert session.labels.version == n
+    assert "label the image first" in screen.messages[0][1]
+    screen.detail.close()
 
 
 @pytest.mark.parametrize("data", [{}, {"id": "x", "label": "normal"}, {"id": "003", "label": "galaxy"}])
@@ -272,6 +357,19 @@ def test_the_nearest_labelled_images_come_with_mark_and_cosine(screen, session, 
     assert [row["id"] for row in screen.detail.neighbours] == [normal, anomaly]
     assert all(urls[i].startswith("data:image/jpeg") for i in (normal, anomaly))
     assert screen.detail.neighbours_note == ""
+
+
+def test_in_a_second_look_neighbours_that_are_not_judged_yet_show_no_label(session, monkeypatch):
+    normal, anomaly = (
+        next(i for i, line in session.labels.current().items() if line.label == label)
+        for label in ("normal", "anomaly")
+    )
+    monkeypatch.setattr(session, "similar", near(normal, anomaly))
+    screen = Screen(session, hides=lambda image_id: image_id == anomaly)
+    screen.detail.show("000")
+    screen.last("thumbnails")
+    assert [row["label"] for row in screen.detail.neighbours] == ["normal", "hidden"]
+    screen.detail.close()
 
 
 def test_real_embeddings_find_neighbours(session):

@@ -8,9 +8,11 @@ import pytest
 from amatch_widgets.errors import ImageReadError, JournalError, LabelError, StateError
 from amatch_widgets.events import LabelsChanged, ScoresChanged
 from amatch_widgets.images.ids import NumberedIds
-from amatch_widgets.query.strategies import Candidate
-from amatch_widgets.session import Filter
+from amatch_widgets.labels import LabelStore
+from amatch_widgets.query.strategies import Candidate, ranks
+from amatch_widgets.session import Filter, Session
 from amatch_widgets.widgets.gallery import Gallery, _score_text
+from amatch_widgets.widgets.shelf import chip
 from amatch_widgets.widgets.view import Desk
 
 
@@ -66,7 +68,8 @@ def test_a_page_shows_unlabelled_images_and_its_place_in_the_list(board, session
     assert len(page["tiles"]) == 48
     assert not set(board.gallery.image_ids) & set(session.labels.current())
     assert board.gallery.note == "Random order: there are no scores yet."
-    assert set(page["tiles"][0]) == {"id", "score", "reason", "problem"}
+    assert set(page["tiles"][0]) == {"id", "score", "reason", "chip", "problem"}
+    assert {tile["reason"] for tile in page["tiles"]} == {"random: nothing is scored yet"}
 
 
 def test_images_come_as_messages_and_are_in_no_trait(board):
@@ -515,6 +518,7 @@ def test_mixed_pages_show_why_each_image_is_there_and_keep_it_with_the_label(boa
     board.press(23, "normal")
     kept = session.labels.get(first[23]).reason
     assert kept.startswith("audit: drawn at random, chance 1 in ")
+    assert [tile["chip"] for tile in gallery.page["tiles"]] == [""] * 18 + ["uncertain"] * 3 + ["audit"] * 3
     gallery.turn(1)
     assert not set(gallery.image_ids) & set(first)
     assert reasons(gallery).count("audit") == 3
@@ -525,6 +529,44 @@ def test_mixed_pages_show_why_each_image_is_there_and_keep_it_with_the_label(boa
     assert session.n_audits_open == 5
     session.label(dict.fromkeys(first, "normal"))
     assert session.remaining.n_draws == 3
+
+
+def test_what_has_risen_says_from_where_to_where(board, session, ranked, monkeypatch):
+    gallery = board.gallery
+    before, now = ranked(1), ranked(2)
+    monkeypatch.setattr(session, "rise", lambda: (ranks(before), ranks(now)))
+    gallery.choose(sort="rising")
+    n_new = 0
+    for tile in gallery.page["tiles"]:
+        k = int(tile["id"])
+        was, is_now = (1 + int((scores > scores[k]).sum()) for scores in (before, now))
+        is_new = is_now <= 100 < was
+        n_new += is_new
+        assert tile["reason"] == f"rising: rank {was} -> {is_now}" + is_new * ", new in the top 100"
+        assert tile["chip"] == "new: " * is_new + f"{was}\N{RIGHTWARDS ARROW}{is_now}"
+    assert n_new
+    first = gallery.page["tiles"][0]
+    ranked(3)  # the page says what it was made of
+    gallery.turn(0)
+    assert gallery.page["tiles"][0]["reason"] == first["reason"]
+    board.press(0, "anomaly")
+    assert session.labels.get(first["id"]).reason == first["reason"]
+    gallery.choose(show="all", sort="uncertain")
+    assert {tile["chip"] for tile in gallery.page["tiles"]} == {""}
+    assert gallery.page["tiles"][2]["reason"] == "uncertain: rank 3 of 200"
+
+
+@pytest.mark.parametrize(
+    ("reason", "sort", "text"),
+    [
+        ("rising: it had no rank before", "rising", ""),
+        ("rising: it has no score", "rising", ""),
+        ("similar to 003: rank 2", "mixed", ""),
+        ("audit: drawn at random, chance 1 in 9", "highest", ""),
+    ],
+)
+def test_what_says_nothing_new_is_not_on_the_tile(reason, sort, text):
+    assert chip(reason, sort) == text
 
 
 def test_a_mixed_list_is_of_unlabelled_images_and_without_an_audit_where_it_is_filtered(
@@ -573,6 +615,125 @@ def test_images_that_look_the_same_are_labelled_together_where_that_is_wanted(
     assert [session.labels.get(i) for i in (a, b, c, elsewhere)] == [None] * 4
 
 
+class Search:
+    """A search for twins that ends when it is told to; `begun` is set when one waits."""
+
+    def __init__(self, session, monkeypatch, twins):
+        self.begun, self.gate, self.asked = threading.Event(), threading.Event(), []
+        self._twins = twins
+        monkeypatch.setattr(Session, "is_embedded", True)
+        monkeypatch.setattr(session, "twins", self.find)
+
+    def find(self, image_ids):
+        self.asked.append(tuple(image_ids))
+        self.begun.set()
+        assert self.gate.wait(20)
+        return {i: self._twins[i] for i in image_ids if i in self._twins}
+
+    def end(self, gallery):
+        """Let the search end, and wait until all that it is good for is done."""
+        self.gate.set()
+        done = threading.Event()
+        gallery._background.do("last", done.set)
+        assert done.wait(20)
+
+
+def test_an_early_label_takes_its_twins_along_as_soon_as_they_are_known(board, session, ranked, monkeypatch):
+    gallery = board.gallery
+    ranked(1)
+    gallery.refresh()
+    a, b, c = gallery.image_ids[:3]
+    elsewhere = next(i for i in session.source.ids if i not in gallery.image_ids and i not in session.labels)
+    search = Search(session, monkeypatch, {a: [b, elsewhere]})
+    gallery.turn(1)
+    assert search.begun.wait(20)
+    gallery.turn(0)
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    board.press(2, "normal")
+    assert session.labels.get(a).label == "anomaly"  # kept at once
+    assert session.labels.get(b) is None
+    assert gallery.n_awaited == 2
+    search.end(gallery)
+    assert [session.labels.get(i).label for i in (b, elsewhere)] == ["anomaly"] * 2
+    assert session.labels.get(elsewhere).reason == f"same as {a}"
+    assert (gallery.labels["marks"][:3], gallery.n_awaited) == (["anomaly", "anomaly", "normal"], 0)
+
+    again = LabelStore(session.path / "labels.jsonl")  # from disk
+    assert again.n_undo == session.labels.n_undo == 2
+    again.close()
+    gallery.undo()
+    gallery.undo()
+    assert [session.labels.get(i) for i in (a, b, c, elsewhere)] == [None] * 4
+    gallery.redo()
+    assert [session.labels.get(i).label for i in (a, b, elsewhere)] == ["anomaly"] * 3
+    assert not board.messages
+
+
+def test_twins_of_a_label_come_after_the_page_has_turned(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150", "151"]})
+    session.label({"151": "normal"})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    gallery.turn(1)
+    gallery.turn(2)
+    search.end(gallery)
+    assert (session.labels.get("150").label, session.labels.get("151").label) == ("anomaly", "normal")
+    assert gallery.n_awaited == 0
+
+
+@pytest.mark.parametrize("then", ["undo", "other", "clear"])
+def test_twins_follow_what_is_said_when_they_are_known(board, session, monkeypatch, then):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    if then == "undo":
+        gallery.undo()
+    else:
+        board.press(0, {"other": "normal"}.get(then, then))
+    search.end(gallery)
+    line = session.labels.get("150")
+    assert (line.label if line else None) == {"other": "normal"}.get(then)
+    assert gallery.n_awaited == 0
+
+
+def test_labels_wait_for_their_twins_until_there_are_embeddings(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+    assert gallery.n_awaited == 1
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.apply([ScoresChanged(0, 200, "novelty")])
+    search.end(gallery)
+    assert session.labels.get("150").label == "anomaly"
+    assert gallery.twins["ids"][0] == ["150"]
+    n = len(search.asked)
+    gallery.apply([ScoresChanged(0, 200, "instant")])  # what is known is not looked for again
+    search.end(gallery)
+    assert len(search.asked) == n
+
+
+def test_twins_that_cannot_be_labelled_are_told(board, session, monkeypatch):
+    gallery = board.gallery
+    a = gallery.image_ids[0]
+    search = Search(session, monkeypatch, {a: ["150"]})
+    gallery.vue_do_with_twins({"on": True})
+    board.press(0, "anomaly")
+
+    def full(*args, **kwargs):
+        raise JournalError("No space is left on the disk. The label was not kept.")
+
+    monkeypatch.setattr(session.labels, "set", full)
+    search.end(gallery)
+    assert board.messages == [("error", "No space is left on the disk. The label was not kept.")]
+    assert session.labels.get(a).label == "anomaly"
+
+
 def test_twins_of_a_page_that_was_left_are_not_used(board):
     serial, first = board.gallery.page["serial"], board.gallery.image_ids[0]
     board.gallery.turn(1)
@@ -581,6 +742,14 @@ def test_twins_of_a_page_that_was_left_are_not_used(board):
 
 
 # ---- a second look ----------------------------------------------------------------------------
+
+SHOWN = ("marks", "stars", "tags", "notes", "hidden")
+
+
+def told(gallery, image_id):
+    """What the tile of an image shows of what was said."""
+    position = gallery.image_ids.index(image_id)
+    return {kind: gallery.labels[kind][position] for kind in SHOWN}
 
 
 def test_a_second_look_hides_each_label_until_the_image_is_labelled_again(board, session):
@@ -612,25 +781,92 @@ def test_a_second_look_hides_all_that_was_said_in_the_tile_and_in_the_detail(ses
     first = gallery.image_ids[0]
     before = session.labels.get(first).label
     session.annotate(first, star=True, add=["merger"], note="an odd one")
-    gallery.choose(sort="recent")
-    gallery.choose(sort="second look")
-    position = gallery.image_ids.index(first)
-    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
-    assert said == {"marks": "", "stars": False, "tags": [], "notes": "", "hidden": True}
-    detail.show(first)
-    assert (detail.is_hidden, detail.mark, detail.past, detail.standing) == (True, "", [], [])
+    for _ in range(2):  # what is added meanwhile hides itself, as what was there before does
+        assert told(gallery, first) == dict(zip(SHOWN, ["", False, [], "", True], strict=True))
+        detail.show(first)
+        detail.apply([LabelsChanged((first,))])
+        assert (detail.is_hidden, detail.mark, detail.past, detail.standing) == (True, "", [], [])
+        assert detail.kept == []
+        gallery.refresh()
 
     gallery.label(first, before)
     detail.show_all()
-    said = {kind: gallery.labels[kind][position] for kind in ("marks", "stars", "tags", "notes", "hidden")}
-    assert said == {
-        "marks": before,
-        "stars": True,
-        "tags": ["merger"],
-        "notes": "an odd one",
-        "hidden": False,
-    }
+    assert told(gallery, first) == dict(
+        zip(SHOWN, [before, True, ["merger"], "an odd one", False], strict=True)
+    )
     assert (detail.is_hidden, detail.mark) == (False, before)
     assert len(detail.past) == len(session.labels.history(first))
     assert detail.standing
     gallery.close()
+
+
+def test_a_second_look_is_blind_in_the_lists_it_leads_to(board, session, monkeypatch):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    first, other = gallery.image_ids[:2]
+    monkeypatch.setattr(session, "similar", similar_to(first, other))
+    gallery.show_similar(first)
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.show_images([first, other], "2 images")
+    assert set(gallery.labels["marks"]) == {""}
+    gallery.label(first, "anomaly")
+    assert told(gallery, first)["marks"] == "anomaly"
+    gallery.show_ranking()
+    assert gallery.labels["hidden"] == [False] + [True] * 19
+
+
+def test_the_rest_of_a_page_leaves_every_label_as_it_is_seen_or_not(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    n, before = session.labels.version, session.labels.current()
+    wish = {"serial": gallery.page["serial"], "indices": list(range(20)), "label": "normal", "is_rest": True}
+    gallery.vue_do_label(wish)
+    assert (session.labels.version, session.labels.current()) == (n, before)
+    gallery.choose(sort="random", show="unlabelled")
+    a, b = gallery.image_ids[:2]
+    session.label({a: "anomaly"})  # by another annotator, and the browser has not heard of it yet
+    gallery.vue_do_label({**wish, "serial": gallery.page["serial"], "indices": [0, 1]})
+    assert [session.labels.get(i).label for i in (a, b)] == ["anomaly", "normal"]
+    assert not board.messages
+
+
+@pytest.mark.parametrize("wish", [{}, {"note": ""}, {"star": True}, {"add": ["odd"]}, {"remove": ["merger"]}])
+def test_what_is_hidden_is_not_written_over(board, session, wish):
+    gallery = board.gallery
+    known = next(iter(session.labels.current()))
+    session.annotate(known, add=["merger"], note="an odd one")
+    gallery.choose(sort="second look")
+    n, serial, index = session.labels.version, gallery.page["serial"], gallery.image_ids.index(known)
+    gallery.vue_do_annotate({"serial": serial, "indices": [index], "token": "t", **wish})
+    assert session.labels.version == n
+    assert board.sent[-1] == {"method": "settled", "args": ["t", False]}
+    assert "label the image first" in board.messages[-1][1]
+    board.press(index, "normal")
+    gallery.vue_do_annotate({"serial": serial, "indices": [index], "add": ["odd"]})
+    assert session.labels.get(known).tags == ("merger", "odd")
+
+
+def test_who_takes_the_new_label_back_has_not_judged(board, session):
+    gallery = board.gallery
+    gallery.choose(sort="second look")
+    first, second = gallery.image_ids[:2]
+    before = session.labels.get(first).label
+    for _ in range(2):  # also where the very same was said in the same place before
+        gallery.choose(sort="recent")
+        gallery.choose(sort="second look")
+        index = gallery.image_ids.index(first)
+        board.press(index, before)
+        assert told(gallery, first)["marks"] == before
+        gallery.undo()
+        assert told(gallery, first)["hidden"]
+        gallery.redo()
+        assert told(gallery, first)["marks"] == before
+        session.annotate(first, star=not session.labels.get(first).star)
+        gallery.undo()
+        assert told(gallery, first)["marks"] == before
+    session.label({second: "anomaly"}, note="seen by somebody else")
+    gallery.show_all()
+    assert told(gallery, second)["marks"] == "anomaly"
+    for _ in range(4):  # and beyond where the second look began
+        gallery.undo()
+    assert told(gallery, first)["hidden"]

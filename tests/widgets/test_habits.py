@@ -10,6 +10,7 @@ import pytest
 
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.images.render import Rendering
+from amatch_widgets.session import Session
 from amatch_widgets.widgets import Gallery
 from amatch_widgets.widgets.habits import Habits
 
@@ -54,6 +55,23 @@ def test_what_was_chosen_is_there_again(session, written):
     again.close()
 
 
+def test_the_annotator_is_there_again_after_a_restart_unless_one_is_given(session, written):
+    gallery = Gallery(session)
+    gallery.vue_do_name({"name": " Ada "})
+    written(Habits(annotator="Ada"))
+    gallery.close()
+    path = session.path
+    session.close()
+    for given, name in (("", "Ada"), ("Grace", "Grace")):
+        again = Session.open(path, annotator=given)
+        gallery = Gallery(again)
+        assert (again.annotator, gallery.annotator) == (name, name)
+        gallery.label(gallery.image_ids[0], "normal")
+        assert again.labels.history()[-1].by == name
+        gallery.close()
+        again.close()
+
+
 def test_it_is_kept_only_when_it_has_changed(session, written):
     gallery = Gallery(session)
     gallery.choose(sort="random")
@@ -73,6 +91,8 @@ def test_it_is_kept_only_when_it_has_changed(session, written):
         "[1]",
         '{"per_page": 7, "tile_size": "small", "rendering": {}}',
         '{"per_page": 24, "tile_size": []}',
+        '{"per_page": 24, "tile_size": "small", "rendering": {}, "annotator": 7}',
+        '{"per_page": 24, "tile_size": "small", "rendering": {}, "annotator": "' + 61 * "x" + '"}',
     ],
 )
 def test_nonsense_is_logged_and_the_defaults_hold(tmp_path, caplog, text):

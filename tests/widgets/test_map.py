@@ -293,3 +293,30 @@ def test_the_dashboard_has_a_map_that_costs_nothing_until_it_is_opened(session, 
         assert not mapped
     finally:
         dashboard.close()
+
+
+def test_a_second_look_hides_labels_and_scores_on_the_map(screen, session, ranked):
+    ranked(1)
+    screen.open()
+    before, counts = screen.states(), screen.map.counts
+    labelled = [i for i in session.labels.current() if int(i) < 100]
+    points = [int(i) for i in labelled]
+    screen.gallery.choose(sort="second look")
+    shades, marks = screen.states()
+    assert not marks.any()
+    assert not shades[points].any()
+    assert shades.any()
+    assert screen.map.counts == counts  # the sums tell nothing of an image
+    screen.map.vue_do_peek({"number": 1, "point": points[0]})
+    _, _, facts = screen.last("peek")[0]
+    assert facts["rows"] == [["Hidden", "until it is labelled again"]]
+
+    screen.gallery.label(labelled[0], "anomaly")
+    screen.map.apply([LabelsChanged((labelled[0],))])
+    assert screen.states()[1][points].tolist() == [1] + [0] * (len(points) - 1)
+    screen.map.vue_do_peek({"number": 1, "point": points[0]})
+    assert screen.last("peek", lambda args: args[1] == points[0])[0][2]["rows"][0][0] == "Score"
+    screen.gallery.label(labelled[0], session.labels.history(labelled[0])[0].label)
+    screen.gallery.choose(sort="recent")
+    for now, then in zip(screen.states(), before, strict=True):
+        np.testing.assert_array_equal(now, then)

@@ -117,6 +117,36 @@ def test_a_label_is_changed_by_the_gallery_and_undone_as_always(session, past, g
     assert session.labels.get(free[0]).label == "normal"
 
 
+def test_a_second_look_hides_what_was_said_in_the_history_too(session, past, gallery, free):
+    first, other = list(session.labels.current())[:2]
+    session.label({first: "anomaly"}, note=HOSTILE, reason="top: rank 1", by="ann")
+    want(past)
+    gallery.choose(sort="second look")
+    said = [row for row in past.rows if row["id"] in (first, other)]
+    hidden = {
+        "mark": "",
+        "more": ["hidden until it is labelled again"],
+        "reason": "",
+        "now": "",
+        "undoes": False,
+    }
+    assert all({key: row[key] for key in hidden} == hidden for row in said)
+    assert len(said) == 3
+    assert HOSTILE not in repr(past.rows)
+    for text in ("anomaly", "onerror", "top: rank"):
+        assert want(past, by=None, text=text) == []
+    assert len(want(past, by="ann", text=first)) == 1
+
+    want(past, by=None, text="")
+    session.label({free[0]: "anomaly"})
+    gallery.label(first, "normal")
+    past.apply([LabelsChanged((first,))])
+    assert [row["mark"] for row in past.rows if row["id"] == first] == ["normal", "", "anomaly"]
+    assert [row["now"] for row in past.rows if row["id"] == other] == [""]
+    gallery.choose(sort="recent")
+    assert "" not in {row["now"] for row in past.rows}
+
+
 def test_a_line_leads_to_its_image_in_the_list_or_else_among_all_images(session, past, gallery, free):
     last = free[-1]
     session.annotate(last, star=True)
