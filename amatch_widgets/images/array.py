@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "channels_last", "check_array", "hwc", "plain_pixels", "unmasked"]
+__all__ = [
+    "ArraySource",
+    "channels_last",
+    "check_array",
+    "hwc",
+    "plain_pixels",
+    "read_npy_header",
+    "unmasked",
+]
 
 
 class ArraySource:
@@ -45,7 +53,7 @@ class ArraySource:
         ids: Iterable[str] | None = None,
         name: str = "array",
     ) -> None:
-        check_array(images, "array")
+        check_array(images.shape, images.dtype, "array")
         self._images = images
         self._own_ids = None if ids is None else check_ids(ids, len(images))
         self.name = name
@@ -167,7 +175,14 @@ def _rebuild(images: NDArray[Any], ids: Sequence[str] | None, name: str) -> Arra
     return ArraySource(images, ids=ids, name=name)
 
 
-def check_array(images: NDArray[Any], what: str) -> None:
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, whether it is in Fortran order, and dtype of a ``.npy`` file at its start."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def check_array(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
     """Refuse an array that is no set of images; `what` names it, e.g. "array".
 
     Raises
@@ -175,17 +190,17 @@ def check_array(images: NDArray[Any], what: str) -> None:
     SourceError
         If it has no image, a wrong number of dimensions or no numbers.
     """
-    found = f"The {what} has shape {images.shape} and dtype {images.dtype}"
-    if images.dtype.kind not in "biuf":
+    found = f"The {what} has shape {shape} and dtype {dtype}"
+    if dtype.kind not in "biuf":
         raise SourceError(
             f"{found}: that is no real number per pixel. Convert it to uint8, uint16 or float32."
         )
-    if images.ndim == 3 and images.shape[2] in (3, 4) and images.shape[1] > 4:  # noqa: PLR2004 - (H, W, 3 or 4)
+    if len(shape) == 3 and shape[2] in (3, 4) and shape[1] > 4:  # noqa: PLR2004 - (H, W, 3 or 4)
         raise SourceError(
             f"{found}, which looks like one single image. Allowed is (N, H, W) or (N, H, W, C); "
             "add the first axis with images[None], or the last with images[..., None]."
         )
-    if images.ndim not in (3, 4):
+    if len(shape) not in (3, 4):
         raise SourceError(f"{found}. Allowed is (N, H, W) or (N, H, W, C): many images of equal size.")
-    if 0 in images.shape:
+    if 0 in shape:
         raise SourceError(f"{found}: there is no image in it. At least one image of one pixel is needed.")

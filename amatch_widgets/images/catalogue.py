@@ -13,8 +13,10 @@ import numpy as np
 from amatch_widgets.errors import ConfigError, ImageReadError, SourceError
 from amatch_widgets.images.cutout import corners, cut, grids_on
 from amatch_widgets.images.description import row_facts
+from amatch_widgets.images.host import is_url
 from amatch_widgets.images.ids import check_index, hash_ids
 from amatch_widgets.images.objects import read_objects
+from amatch_widgets.images.remote import Remote, remote_from_spec
 from amatch_widgets.images.row import file_row, memory_row
 from amatch_widgets.images.table import import_astropy, open_table
 from amatch_widgets.images.tiles import Tiles
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from amatch_widgets.images.place import Place
     from amatch_widgets.images.tile import Tile
     from amatch_widgets.images.wcs import Projection
 
@@ -47,7 +50,7 @@ class CatalogueSource:
     ----------
     table : path, pandas.DataFrame, astropy.table.Table or pyarrow.Table
         A row for each object: ``.csv``, ``.parquet``, ``.fits`` or ``.vot`` (VOTable).
-    tiles : path, optional
+    tiles : path or URL, optional
         The folder of the tiles; default the one of the table.
     bands : mapping of str to str, optional
         Name of each band to the name of its files below the folder, with ``{tile}`` in the place of the name
@@ -76,6 +79,8 @@ class CatalogueSource:
         more missing, the image cannot be read.
     name : str, optional
         Short name for people; default the name of the table.
+    storage_options, cache_gb : optional
+        Where `tiles` is a URL; see `open_source`.
 
     Attributes
     ----------
@@ -105,7 +110,7 @@ class CatalogueSource:
         self,
         table: object,
         *,
-        tiles: str | os.PathLike[str] | None = None,
+        tiles: str | os.PathLike[str] | Remote | None = None,
         bands: Mapping[str, str] | None = None,
         size: int = 64,
         radec_from: Sequence[str] | None = None,
@@ -114,10 +119,16 @@ class CatalogueSource:
         ids_from: str | None = None,
         max_missing: float = 0.5,
         name: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        cache_gb: float | None = None,
     ) -> None:
         import_astropy("astropy", "Cutouts from FITS tiles")
         self._path = _absolute(table) if isinstance(table, (str, os.PathLike)) else None
         self._size, self._max_missing = _check_size(size), _check_share(max_missing)
+        if is_url(tiles):
+            tiles = Remote(str(tiles), storage_options=storage_options, cache_gb=cache_gb)
+        elif storage_options is not None or cache_gb is not None:
+            raise SourceError("storage_options= and cache_gb= are for tiles= behind a URL. Leave them out.")
         self._tiles = Tiles(_folder(tiles, self._path), _check_bands(bands))
         self._columns: dict[str, Any] = {
             "radec_from": _check_pair("radec_from", radec_from),
@@ -229,10 +240,12 @@ class CatalogueSource:
         return hash_ids(self.ids, "catalogue", looks)
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute paths and the options; a table in memory cannot be opened again."""
+        """Return the absolute paths or URLs and the options; a table in memory cannot be opened again."""
         if self._path is None:
             return {"kind": "catalogue"}
         options = {key: value for key, value in self._options().items() if value is not None}
+        if isinstance(self._tiles.folder, Remote):
+            options["tiles"] = self._tiles.folder.spec()
         if self.bands is not None:
             options["bands"] = [list(pair) for pair in (self._tiles.patterns or {}).items()]  # in their order
         return {"kind": "catalogue", "path": self._path, **options}
@@ -322,7 +335,9 @@ def catalogue_from_spec(spec: Mapping[str, Any]) -> CatalogueSource:
             "The table of the objects was in memory, which is not kept. Make the CatalogueSource again, and "
             "pass that as source=."
         )
-    bands = spec.get("bands")
+    bands, tiles = spec.get("bands"), spec.get("tiles")
+    if isinstance(tiles, Mapping):
+        options["tiles"] = remote_from_spec(tiles)
     return CatalogueSource(spec["path"], bands=None if bands is None else dict(bands), **options)
 
 
@@ -340,9 +355,11 @@ def _stem(path: str | None) -> str:
     return os.path.basename(path or "").split(".")[0]  # noqa: PTH119 - as above
 
 
-def _folder(tiles: str | os.PathLike[str] | None, table: str | None) -> str:
+def _folder(tiles: str | os.PathLike[str] | Remote | None, table: str | None) -> Place:
     if tiles is None and table is None:
         raise SourceError("Where are the tiles? Name their folder by tiles=.")
+    if isinstance(tiles, Remote):
+        return tiles
     folder = os.path.dirname(table or "") if tiles is None else _absolute(tiles)  # noqa: PTH120 - as above
     if not os.path.isdir(folder):  # noqa: PTH112 - as above
         raise SourceError(f"There is no folder {folder!r}. Name the folder of the tiles by tiles=.")

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from amatch_widgets.images.array import channels_last, hwc, plain_pixels
+from amatch_widgets.images.array import channels_last, hwc, plain_pixels, read_npy_header
 from amatch_widgets.images.unreadable import UnreadableError, plain_errors
 
 if TYPE_CHECKING:
@@ -203,9 +203,7 @@ def _decode_fits(file: IO[bytes], mask: int | str | None, *, is_packed: bool) ->
 
 
 def _decode_npy(file: IO[bytes]) -> NDArray[Any]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
+    shape, is_fortran, dtype = read_npy_header(file)
     if dtype.kind not in "biuf":
         raise UnreadableError(f"its pixels are no real numbers ({dtype})")
     if 0 in shape:

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.decode import UnreadableError, decode, model_channels
@@ -15,6 +15,9 @@ from amatch_widgets.images.description import file_facts, header_facts
 from amatch_widgets.images.hdu import FITS_SUFFIXES, image_hdus, import_fits, open_fits
 from amatch_widgets.images.ids import check_index, hash_ids
 from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.place import as_place, name_of, spec_of
+from amatch_widgets.images.remote import Remote
+from amatch_widgets.images.remote_files import RemoteFiles
 from amatch_widgets.images.unreadable import plain_errors
 from amatch_widgets.images.wcs import find_position
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["SUFFIXES", "FolderSource"]
 
@@ -46,7 +51,7 @@ class FolderSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The folder.
     name : str, optional
         Short name for people; default the folder's name.
@@ -73,12 +78,18 @@ class FolderSource:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, name: str | None = None, mask: int | str | None = None
+        self, path: str | os.PathLike[str] | Remote, *, name: str | None = None, mask: int | str | None = None
     ) -> None:
-        self._root = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-        self.name = name or _to_id(os.path.basename(self._root)) or self._root  # noqa: PTH119 - as above
+        self._root = as_place(path)
+        self.name = name or _to_id(name_of(self._root)) or str(self._root)
+        self._states: RemoteFiles | None = None
+        self.skipped: dict[str, str]
         names = _Names()
-        self.skipped, others = _find(self._root, names)
+        if isinstance(self._root, Remote):
+            self._states = RemoteFiles(self._root, SUFFIXES, _to_id, names.add)
+            self.skipped, others = {}, self._states.others
+        else:
+            self.skipped, others = _find(self._root, names)
         if not len(names):
             raise SourceError(_nothing_found(self._root, self.skipped, others))
         if names.has_fits:
@@ -88,6 +99,7 @@ class FolderSource:
                 f"mask={mask!r} is of FITS files, and there is none in {self._root!r}. Leave it out."
             )
         self._mask = mask
+        # Files on a server have this order already, and their states are found by their place in it.
         self.ids: Sequence[str] = PackedIds(names.sorted_ids())
         self._odd = names.odd
         self.channels = 3 if names.has_colour else self._count_channels()
@@ -98,10 +110,10 @@ class FolderSource:
     def __repr__(self) -> str:
         return f"FolderSource({self._root!r}, {len(self)} images)"
 
-    def path_of(self, index: int) -> Path:
+    def path_of(self, index: int) -> Path | Remote:
         """Return the file of one image."""
-        image_id = self.ids[check_index(index, len(self))]
-        return Path(self._root, self._odd.get(image_id, image_id))
+        relative = self._relative(index)
+        return self._root / relative if isinstance(self._root, Remote) else Path(self._root, relative)
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one file; see `ImageSource.read`.
@@ -109,9 +121,9 @@ class FolderSource:
         Pixels stay as they are stored: a rotation asked for by EXIF is not applied. Palette and CMYK files
         become RGB; of a file with several pages the first is read.
         """
-        path = self.path_of(index)
+        index = check_index(index, len(self))
         try:
-            with path.open("rb") as file:
+            with self._opened(index) as file:
                 return decode(file, min_side=min_side, mask=self._mask)
         except UnreadableError as exc:
             raise ImageReadError(self.ids[index], str(exc)) from exc.__cause__
@@ -127,23 +139,27 @@ class FolderSource:
             Right ascension and declination, ICRS, degrees; None for other files, for those without a
             celestial WCS, and for those that cannot be read.
         """
-        path = self.path_of(index)
-        if not path.name.lower().endswith(FITS_SUFFIXES):
+        if not self._relative(index).lower().endswith(FITS_SUFFIXES):
             return None
         try:
-            with plain_errors(), open_fits(path) as file:
+            with plain_errors(), self._opened(index) as packed, open_fits(packed) as file:
                 hdu = next(image_hdus(file), None)
                 return None if hdu is None else find_position(file, hdu)
         except (UnreadableError, OSError):  # reading the image says why
             return None
 
     def describe(self, index: int) -> dict[str, str]:
-        """Return name and date of the file, and of a FITS file some cards of its header."""
+        """Return name and date of the file, and of a FITS file some cards of its header.
+
+        Of files on a server the name alone: to ask for more would take too long.
+        """
         path = self.path_of(index)
+        if isinstance(path, Remote):
+            return {"File name": path.name}
         try:
             facts = file_facts(path)
             if path.name.lower().endswith(FITS_SUFFIXES):
-                with plain_errors(), open_fits(path) as file:
+                with plain_errors(), path.open("rb") as packed, open_fits(packed) as file:
                     hdu = next(image_hdus(file), None)
                     facts |= {} if hdu is None else header_facts(file, hdu)
         except (UnreadableError, OSError):  # reading the image says why
@@ -155,9 +171,19 @@ class FolderSource:
         return hash_ids(self.ids, "folder" if self._mask is None else f"folder {self._mask!r}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the folder's absolute path, and the mask if it was given."""
-        spec: dict[str, Any] = {"kind": "folder", "path": self._root}
+        """Return the folder's absolute path or URL, and the mask if it was given."""
+        spec: dict[str, Any] = {"kind": "folder", **spec_of(self._root)}
         return spec if self._mask is None else {**spec, "mask": self._mask}
+
+    def _relative(self, index: int) -> str:
+        image_id = self.ids[check_index(index, len(self))]
+        return self._odd.get(image_id, image_id)
+
+    def _opened(self, index: int) -> IO[bytes]:
+        relative = self._relative(index)
+        if self._states is not None:
+            return self._states.open(index, relative)
+        return Path(str(self._root), relative).open("rb")
 
     def _count_channels(self) -> int:
         for index in range(min(len(self), _TRIED)):
@@ -270,7 +296,7 @@ def _to_id(relative: str) -> str:
     return relative.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
 
 
-def _nothing_found(root: str, skipped: dict[str, str], others: Counter[str]) -> str:
+def _nothing_found(root: Place, skipped: dict[str, str], others: Counter[str]) -> str:
     wanted = (
         "Wanted are files that end in .jpg, .jpeg, .png, .tif, .tiff, .fits, .fit, .fits.gz, .fz or .npy, "
         "in it or in its subfolders."

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +28,18 @@ from amatch_widgets.images.hdu import (
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import KEPT_BYTES, Kept
 from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.place import as_place, name_of, open_place, size_of, spec_of
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 from amatch_widgets.images.wcs import find_position
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["FitsSource"]
 
@@ -57,7 +60,7 @@ class FitsSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         A FITS file. One that is packed by gzip is unpacked into memory, up to 1 GB.
     hdu : int or str, optional
         Number or EXTNAME of the HDU with the cube. Default: the one HDU with images; if there are many, each
@@ -88,16 +91,16 @@ class FitsSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Remote,
         *,
         hdu: int | str | None = None,
         mask: int | str | None = None,
         name: str | None = None,
     ) -> None:
         import_fits()
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+        self._path = as_place(path)
         self._hdu, self._mask = hdu, mask
-        self.name = name or Path(self._path).name.partition(".")[0] or Path(self._path).name
+        self.name = name or name_of(self._path).partition(".")[0] or name_of(self._path)
         try:
             with plain_errors():
                 self._unpacked, self._size = _unpack(self._path)
@@ -181,7 +184,12 @@ class FitsSource:
             return None
 
     def describe(self, index: int) -> dict[str, str]:
-        """Return some cards of the header of an image: object, filter, exposure and the like."""
+        """Return some cards of the header of an image: object, filter, exposure and the like.
+
+        Nothing of a file on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
         hdu = self._images[check_index(index, len(self))] if self._cube is None else self._cube
         try:
             with plain_errors(), self._open() as file:
@@ -197,11 +205,11 @@ class FitsSource:
         return hash_ids(self.ids if self._cube is None else (), f"fits {kinds}{mask}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute path, and HDU and mask if they were given."""
+        """Return the absolute path or URL, and HDU and mask if they were given."""
         given = {"hdu": self._hdu, "mask": self._mask}
         return {
             "kind": "fits",
-            "path": self._path,
+            **spec_of(self._path),
             **{name: value for name, value in given.items() if value is not None},
         }
 
@@ -209,8 +217,8 @@ class FitsSource:
         """Open the file; UnreadableError if it is not the one that it was."""
         if self._unpacked is not None:
             return io.BytesIO(self._unpacked)
-        file = Path(self._path).open("rb")  # noqa: SIM115 - the caller closes it
-        if os.fstat(file.fileno()).st_size != self._size:
+        file = open_place(self._path)
+        if size_of(file) != self._size:
             file.close()
             raise UnreadableError("the file has changed since it was opened: open the source again")
         return file
@@ -257,10 +265,10 @@ class FitsSource:
         return PackedIds([str(hdu.number) for hdu in self._images])
 
 
-def _unpack(path: str) -> tuple[bytes | None, int]:
+def _unpack(place: Place) -> tuple[bytes | None, int]:
     """Return what is in a file packed by gzip, None for any other, and the size of the file, in bytes."""
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with open_place(place) as file:
+        size = size_of(file)
         if file.read(2) != b"\x1f\x8b":
             return None, size
         file.seek(0)

@@ -22,6 +22,7 @@ from amatch_widgets.images.hdf5_file import (
     why_not_open,
 )
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.place import as_place, name_of, open_place, spec_of
 from amatch_widgets.images.stack import Stack, bands_of, check_axes, read_rows
 from amatch_widgets.images.stored_ids import (
     BY_POSITION,
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HDF5Source", "is_hdf5"]
+    from amatch_widgets.images.place import Place
+    from amatch_widgets.images.remote import Remote
 
-_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
+__all__ = ["HDF5_SUFFIXES", "HDF5Source", "is_hdf5"]
+
+HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5"})
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -50,7 +54,7 @@ class HDF5Source:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The file.
     dataset : str, optional
         Which dataset: (N, H, W), (N, H, W, C) or (N, C, H, W) of numbers, or (N,) of encoded files (JPEG,
@@ -84,27 +88,35 @@ class HDF5Source:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Remote,
         *,
         dataset: str | None = None,
         axes: str | None = None,
         ids_from: str | None = None,
         name: str | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-        self.name = name or os.path.splitext(os.path.basename(self._path))[0]  # noqa: PTH119, PTH122 - as above
+        self._path = as_place(path)
+        self.name = name or os.path.splitext(name_of(self._path))[0]  # noqa: PTH122 - of any path
         self._options: dict[str, Any] = {
             "dataset": dataset,
             "axes": check_axes(axes),
             "ids_from": ids_from,
         }
         self._handle = Handle(self._path, dataset)
+        self.ids: Sequence[str]
+        self.bands: tuple[str, ...] | None
+        self._stack: Stack | None
+        found = self._handle.answer(self._look)
+        if found is not None:
+            self.ids = self._read_ids(found)
+
+    def _look(self) -> Any:
+        """Find out what the images are; return the dataset of ids that are still to be read, or None."""
         try:
             images = self._handle.images()
         except (OSError, RuntimeError) as exc:  # h5py raises both
             raise SourceError(why_not_open(self._path, exc)) from exc
-        self.ids: Sequence[str]
-        self._stack: Stack | None = None
+        self._stack = None
         if is_group(images):
             self.ids = self._names(images)
             self.channels, self._looks, self.bands, self.chunk = (
@@ -114,11 +126,13 @@ class HDF5Source:
                 1,
             )
         else:
-            self._stack = stack_of(images, axes, called(images))
-            self.ids = self._find_ids(images)
+            self._stack = stack_of(images, self._options["axes"], called(images))
+            self.ids = NumberedIds(len(images))
             self.channels, self.chunk = self._stack.channels, self._stack.shard
             self.bands = bands_of(images.attrs, self.channels)
             self._looks = f"{images.shape} {images.dtype.str}"
+            return self._find_ids(images)
+        return None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -159,9 +173,9 @@ class HDF5Source:
         return hash_ids(() if isinstance(self.ids, NumberedIds) else self.ids, "hdf5", self._looks)
 
     def spec(self) -> dict[str, Any]:
-        """Return the file's absolute path and the options that were given."""
+        """Return the file's absolute path or URL and the options that were given."""
         given = {key: value for key, value in self._options.items() if value is not None}
-        return {"kind": "hdf5", "path": self._path, **given}
+        return {"kind": "hdf5", **spec_of(self._path), **given}
 
     def _rows(self, start: int, stop: int) -> Any:
         return self._handle.read(slice(start, stop))
@@ -176,7 +190,7 @@ class HDF5Source:
         # The names in Arrow: a group may hold a million.
         return pack_ids(to_arrow([np.array(list(group), object)], f"The names in {called(group)}"), "They")
 
-    def _find_ids(self, images: Any) -> Sequence[str]:
+    def _find_ids(self, images: Any) -> Any:
         wanted, n = self._options["ids_from"], len(images)
         beside = images.parent
         for name in names_to_try(wanted):
@@ -184,12 +198,7 @@ class HDF5Source:
             if array is None or is_group(array) or not holds_ids(array.shape, array.dtype.kind, n):
                 continue
             self._ids_from = name
-            where = called(array)
-            try:
-                ids = to_arrow(blocks_of(array, n, (array.chunks or (1,))[0]), where)
-            except (OSError, RuntimeError) as exc:
-                raise SourceError(f"{where} cannot be read: {exc}. Choose others with ids_from=.") from exc
-            return pack_ids(ids, where)
+            return array
         if wanted not in (None, BY_POSITION):
             raise SourceError(
                 f"ids_from={wanted!r} is no dataset of {n} texts or whole numbers beside {called(images)}. "
@@ -197,15 +206,34 @@ class HDF5Source:
                 f"ids_from={BY_POSITION!r}."
             )
         self._ids_from = None
-        return NumberedIds(n)
+        return None
+
+    def _read_ids(self, array: Any) -> Sequence[str]:
+        """Read ids, of which there may be very many, each piece by itself."""
+        where = self._handle.answer(lambda: called(array))
+        try:
+            ids = to_arrow(blocks_of(_Rows(self._handle, array), len(self), (array.chunks or (1,))[0]), where)
+        except (OSError, RuntimeError) as exc:
+            raise SourceError(f"{where} cannot be read: {exc}. Choose others with ids_from=.") from exc
+        return pack_ids(ids, where)
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
+class _Rows:
+    """A dataset, of which rows are read through its `Handle`."""
+
+    def __init__(self, handle: Handle, dataset: Any) -> None:
+        self._handle, self._dataset = handle, dataset
+
+    def __getitem__(self, rows: slice) -> Any:
+        return self._handle.answer(lambda: self._dataset[rows])
+
+
+def is_hdf5(place: Place) -> bool:
     """Say whether a file is meant to be HDF5, by its ending or its first bytes."""
-    if os.path.splitext(path)[1].lower() in _SUFFIXES:  # noqa: PTH122 - of any path
+    if os.path.splitext(name_of(place))[1].lower() in HDF5_SUFFIXES:  # noqa: PTH122 - of any path
         return True
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as above
+        with open_place(place) as file:
             return file.read(len(_SIGNATURE)) == _SIGNATURE
     except OSError:
         return False

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib
 import os
+import weakref
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from amatch_widgets.errors import MissingExtraError, SourceError
 from amatch_widgets.images.decode import MAX_BYTES, UnreadableError
+from amatch_widgets.images.hdf5_remote import HeldFile, ranges_of
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.stack import Stack, encoded_stack, pixel_stack
+from amatch_widgets.images.unreadable import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = [
     "Handle",
@@ -30,6 +36,8 @@ __all__ = [
     "why_not_open",
 ]
 
+T = TypeVar("T")
+
 _MOST_OBJECTS = 1000  # looked at to find the images, in each group and in all
 _SAMPLE = 16  # datasets of a group that are looked at before it is taken for one of single images
 _LOCKED = 11  # EAGAIN: another process writes the file
@@ -38,14 +46,20 @@ _LOCKED = 11  # EAGAIN: another process writes the file
 class Handle:
     """What is open of a file: a dataset, or a group; opened again in each process.
 
-    Thread safety: h5py has one lock for all; of two that open the file at once, one is closed unused.
+    Thread safety: h5py has one lock for all; of two that open the file at once, one is closed unused. A file
+    on a server is read in the way of `HeldFile`, in each process by another one.
     """
 
-    def __init__(self, path: str, name: str | None) -> None:
+    def __init__(self, path: Place, name: str | None) -> None:
         self.path = path
         self.name = name or ""
         self._size = 0
         self._opened: tuple[int, Any, Any] | None = None
+        self._held: tuple[int, HeldFile] | None = None
+
+    def answer(self, question: Callable[[], T]) -> T:
+        """Return what a question to h5py about this file returns; it may be asked more than once."""
+        return self._remote(self.path).answer(question) if isinstance(self.path, Remote) else question()
 
     def images(self) -> Any:
         """Return the dataset or group, open in this process."""
@@ -54,9 +68,14 @@ class Handle:
             return opened[2]
         if opened is not None:
             opened[1].close()  # or HDF5 would go on with the place in the file of the parent process
-        file = _open_file(self.path)
+        if isinstance(self.path, Remote):
+            file = _h5py().File(self._remote(self.path), "r")
+            # HDF5 closes at the end what is open, when there is no Python any more to ask: a crash.
+            weakref.finalize(self, file.close)
+        else:
+            file = _open_file(self.path)
         images = _choose(file, self.name)
-        self._size = self._size or os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
+        self._size = self._size or self._length()
         self.name = images.name
         self._opened = (os.getpid(), file, images)
         return images
@@ -64,16 +83,22 @@ class Handle:
     def read(self, what: str | slice) -> Any:
         """Read rows of the dataset, or a dataset of the group; raise UnreadableError for anything."""
         try:
-            found = self.images()[what]
-            values = found if isinstance(what, slice) else _checked(found)[()]
+            if isinstance(self.path, Remote) and isinstance(what, slice):
+                ranges = self.answer(lambda: ranges_of(self.images(), what.start, what.stop))
+                self._remote(self.path).fetch(ranges)
+            values = self.answer(lambda: self._values(what))
             # HDF5 fills with zeros what a file has lost since it was opened, so that must be looked at.
-            size = os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
+            size = self._length()
         except UnreadableError:
             raise
         except FileNotFoundError as exc:
             raise UnreadableError("the file is gone since it was opened") from exc
         except MemoryError as exc:
             raise UnreadableError("there is not enough memory to read its part of the file") from exc
+        except OSError as exc:
+            if exc.errno is not None and isinstance(self.path, Remote):  # the network, not the file
+                raise UnreadableError(in_words(exc)) from exc
+            raise UnreadableError(f"its part of the file is damaged or cut off ({exc})") from exc
         # h5py meets damaged files with OSError, RuntimeError, KeyError, ValueError; one bad chunk must not
         # stop a run.
         except Exception as exc:
@@ -83,6 +108,20 @@ class Handle:
                 f"the file was cut off since it was opened, from {self._size} to {size} bytes"
             )
         return values
+
+    def _values(self, what: str | slice) -> Any:
+        found = self.images()[what]
+        return found if isinstance(what, slice) else _checked(found)[()]
+
+    def _remote(self, place: Remote) -> HeldFile:
+        held = self._held
+        if held is None or held[0] != os.getpid():
+            self._held = held = (os.getpid(), HeldFile(place))
+        return held[1]
+
+    def _length(self) -> int:
+        """Return the length of the file, in bytes; of one elsewhere 0: reading beyond its end is an error."""
+        return 0 if isinstance(self.path, Remote) else os.stat(self.path).st_size  # noqa: PTH116 - no Path needed
 
 
 def _h5py() -> Any:
@@ -107,7 +146,7 @@ def _open_file(path: str) -> Any:
         return h5py.File(path, "r", locking=False)
 
 
-def why_not_open(path: str, exc: Exception) -> str:
+def why_not_open(path: Place, exc: Exception) -> str:
     """Say in plain words why a file cannot be opened."""
     if getattr(exc, "errno", None) == _LOCKED:
         return f"{path!r} is being written by another process. Wait until it is closed, then open it again."

@@ -19,7 +19,6 @@ from amatch_widgets.images.unreadable import UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -108,16 +107,15 @@ def import_fits() -> Any:
 
 
 @contextmanager
-def open_fits(path: Path) -> Iterator[IO[bytes]]:
-    """Open a FITS file, which may be packed by gzip."""
-    with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not is_packed:
-            yield file
-            return
-        with gzip.open(file) as unpacked:
-            yield cast("IO[bytes]", unpacked)
+def open_fits(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give what is in an open FITS file, which may be packed by gzip."""
+    is_packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if not is_packed:
+        yield file
+        return
+    with gzip.open(file) as unpacked:
+        yield cast("IO[bytes]", unpacked)
 
 
 def image_hdus(file: IO[bytes]) -> Iterator[ImageHdu]:

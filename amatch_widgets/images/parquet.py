@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,14 @@ from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids, sort_indices
 from amatch_widgets.images.kept import Kept
 from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.place import as_place, is_folder, name_of, spec_of
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.row import parquet_row
 from amatch_widgets.images.rowgroups import RowGroups, parquet_files
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
@@ -47,7 +49,7 @@ class ParquetSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         A ``.parquet`` file, or a folder: its files in the order of their names, subfolders too.
     column : str, optional
         The column of the images. Default: the one that can hold images, preferably ``image``, ``images``
@@ -78,20 +80,21 @@ class ParquetSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Remote,
         *,
         column: str | None = None,
         ids_from: str | None = None,
         shape: Iterable[int] | None = None,
         name: str | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+        self._path = as_place(path)
         given = None if shape is None else as_shape(shape)
         self._options = {"column": column, "ids_from": ids_from, "shape": given}
         files = parquet_files(self._path)
         if not files:
             raise SourceError(f"The folder {self._path!r} holds no .parquet file. Name one that does.")
-        self.name = name or (Path(self._path).name if os.path.isdir(self._path) else Path(self._path).stem)  # noqa: PTH112 - as above
+        own_name = name_of(self._path)
+        self.name = name or (own_name if is_folder(self._path) else Path(own_name).stem)
         self._groups = RowGroups(files, column, given)
         self._column = self._groups.column
         if not len(self):
@@ -135,7 +138,12 @@ class ParquetSource:
             yield from self._read_file(part, min_side)
 
     def describe(self, index: int) -> dict[str, str]:
-        """Return the other columns of a row that are numbers, texts, dates or truth values."""
+        """Return the other columns of a row that are numbers, texts, dates or truth values.
+
+        Nothing of files on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
         group, row = self._groups.find(check_index(index, len(self)))
         names = [name for name in self._groups.schema.names if name != self._column.name]
         try:
@@ -151,8 +159,8 @@ class ParquetSource:
         return hash_ids(ids, f"parquet {len(self)} {column.name} {kind} {column.shape}")
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute path and the options."""
-        spec: dict[str, Any] = {"kind": "parquet", "path": self._path, **self._options}
+        """Return the absolute path or URL and the options."""
+        spec: dict[str, Any] = {"kind": "parquet", **spec_of(self._path), **self._options}
         spec["column"] = self._column.name
         spec["shape"] = spec["shape"] and list(spec["shape"])
         return {key: value for key, value in spec.items() if value is not None}

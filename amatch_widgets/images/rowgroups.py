@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,17 @@ import numpy as np
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images.column import find_column, storage_type
 from amatch_widgets.images.kept import KEPT_BYTES
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["RowGroups", "parquet_files"]
 
@@ -51,7 +55,7 @@ class RowGroups:
         A file cannot be read, has no column of images, or another one than the first.
     """
 
-    def __init__(self, files: list[str], column: str | None, shape: tuple[int, ...] | None) -> None:
+    def __init__(self, files: Sequence[Place], column: str | None, shape: tuple[int, ...] | None) -> None:
         self._files = files
         self._n_rows = [-1] * len(files)
         found: list[tuple[int, int, int, int]] = []
@@ -86,7 +90,9 @@ class RowGroups:
 
         # Without buffers a whole column of a row group would be read before its first row is there.
         options = {"buffer_size": _BUFFER, "pre_buffer": False, "page_checksum_verification": True}
-        with pa.OSFile(os.fsencode(self._files[i])) as handle, pq.ParquetFile(handle, **options) as file:
+        place = self._files[i]
+        opened = place.open() if isinstance(place, Remote) else pa.OSFile(os.fsencode(place))
+        with opened as handle, pq.ParquetFile(handle, **options) as file:
             if self._n_rows[i] not in (-1, file.metadata.num_rows):
                 raise UnreadableError("the file has changed since it was opened: open the source again")
             yield file
@@ -133,8 +139,23 @@ class RowGroups:
                 )
 
 
-def parquet_files(path: str) -> list[str]:
+def parquet_files(place: Place) -> Sequence[Place]:
     """List the Parquet files under a folder, sorted by name, hidden ones left out; or the one file itself."""
+    return _remote_files(place) if isinstance(place, Remote) else _local_files(place)
+
+
+def _remote_files(place: Remote) -> list[Remote]:
+    try:
+        if not place.is_folder():
+            return [place]
+        names = [name for name, _ in place.files()]
+    except OSError as exc:
+        raise SourceError(f"{place!r} cannot be listed: {in_words(exc)}. Images would be missing.") from exc
+    wanted = [name for name in names if name.lower().endswith(".parquet")]
+    return [place / name for name in sorted(wanted) if not re.search(r"(^|/)[._]", name)]
+
+
+def _local_files(path: str) -> list[str]:
     if not os.path.isdir(path):  # noqa: PTH112 - bytes that are no text are kept
         return [path]
 

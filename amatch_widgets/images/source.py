@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -15,11 +16,14 @@ from amatch_widgets.images.catalogue import CatalogueSource, catalogue_from_spec
 from amatch_widgets.images.dataset import DatasetSource, is_dataset
 from amatch_widgets.images.files import SUFFIXES, FolderSource
 from amatch_widgets.images.fits import FitsSource
-from amatch_widgets.images.hdf5 import HDF5Source, is_hdf5
+from amatch_widgets.images.hdf5 import HDF5_SUFFIXES, HDF5Source, is_hdf5
 from amatch_widgets.images.hdu import FITS_SUFFIXES
+from amatch_widgets.images.host import is_url
 from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.parquet import ParquetSource
+from amatch_widgets.images.place import as_place, place_of_spec
+from amatch_widgets.images.remote import Remote, why_unreachable
 from amatch_widgets.images.rowgroups import parquet_files
 from amatch_widgets.images.table import TABLES
 from amatch_widgets.images.zarr_store import ZarrSource, find_stores
@@ -52,8 +56,17 @@ ALLOWED = (
     ".parquet file or a folder of them, a FITS file of many images, a .npy file, a NumPy array (N, H, W) or "
     "(N, H, W, C), or a dataset that gives images by number, as torch's"
 )
+_LOCAL = ("file://", "local://")
 _PARQUET = ("column", "ids_from", "shape")
 _STORED = ("dataset", "axes", "ids_from")
+_OF_PLACES = {
+    "folder": ("mask",),
+    "npy": ("ids",),
+    "hdf5": _STORED,
+    "zarr": _STORED,
+    "parquet": _PARQUET,
+    "fits": ("hdu", "mask"),
+}
 
 
 @runtime_checkable
@@ -133,18 +146,22 @@ def open_source(
     hdu: int | str | None = None,
     mask: int | str | None = None,
     name: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_gb: float | None = None,
 ) -> ImageSource:
     """Open a set of images; of a table of objects, and the tiles they lie on, make a `CatalogueSource`.
 
     Parameters
     ----------
-    what : path, ndarray, torch Dataset or ImageSource
+    what : path, URL, ndarray, torch Dataset or ImageSource
         A folder (recursive; JPEG, PNG, TIFF, FITS, ``.npy``), an HDF5 file, a Zarr store (a folder, or in a
         zip file) or a folder of such stores, a ``.parquet`` file or a folder of them, a FITS file with a cube
         or many images, a ``.npy`` file, an array of shape (N, H, W) or (N, H, W, C), a torch ``Dataset`` or
         another object that gives images by number (see `DatasetSource`), or any object that is an
         `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of stores; one with
         images is one of images, whatever else is in it, unless `column`, `ids_from` or `shape` is given.
+        Behind a URL that fsspec knows (``s3://``, ``https://``, ``gs://``, ``memory://``, ...) lies the same,
+        but for stores in zip files: it is read through a cache on disk.
     ids : sequence of str, optional
         For arrays, ``.npy`` and datasets alone: one unique id per image.
     ids_from : str, optional
@@ -164,6 +181,14 @@ def open_source(
         those where it is not 0; see `FitsSource`.
     name : str, optional
         Short name for people; default the name of the folder or file.
+    storage_options : mapping of str to object, optional
+        For URLs: options of fsspec, such as ``{"anon": True}``, or ``{"key": ..., "secret": ...,
+        "endpoint_url": ...}``. Credentials are never written down; a session that needs them is opened again
+        with `source`.
+    cache_gb : float, optional
+        For URLs: what may be kept on this disk of all that was read from elsewhere, in GB; default 4. It is
+        in the user's cache folder, or the one that the environment variable AMATCH_CACHE names. 0 writes
+        nothing.
 
     Returns
     -------
@@ -190,6 +215,11 @@ def open_source(
         "name": name,
     }
     options = {key: value for key, value in given.items() if value is not None}
+    if is_url(what) or isinstance(what, Remote):
+        return _open_url(what, options, storage_options, cache_gb)
+    for option, value in (("storage_options", storage_options), ("cache_gb", cache_gb)):
+        if value is not None:
+            raise SourceError(f"{option}= is for URLs alone, such as 's3://bucket/folder'. Leave it out.")
     if isinstance(what, np.ndarray):
         return ArraySource(what, **{"name": "array", **_only(options, "an array", "ids", "name")})
     if isinstance(what, (str, os.PathLike)):
@@ -217,20 +247,8 @@ def source_from_spec(spec: Mapping[str, Any]) -> ImageSource:
         The spec is of an array in memory, of an unknown kind, or what it names is gone.
     """
     kind = spec.get("kind")
-    if kind in {"folder", "npy"}:
-        return open_source(Path(spec["path"]), ids=spec.get("ids"), mask=spec.get("mask"))
-    if kind in {"hdf5", "zarr"}:
-        options = {key: spec.get(key) for key in _STORED}
-        return open_source(Path(spec["path"]), **options)
-    if kind == "parquet":
-        return open_source(
-            Path(spec["path"]),
-            column=spec.get("column"),
-            ids_from=spec.get("ids_from"),
-            shape=spec.get("shape"),
-        )
-    if kind == "fits":
-        return open_source(Path(spec["path"]), hdu=spec.get("hdu"), mask=spec.get("mask"))
+    if kind in _OF_PLACES:
+        return _reopened(spec, {key: spec.get(key) for key in _OF_PLACES[kind]})
     if kind == "catalogue":
         return catalogue_from_spec(spec)
     if kind in {"joined", "subset"}:
@@ -290,6 +308,47 @@ def read_many(
             yield index, error
 
 
+def _reopened(spec: Mapping[str, Any], options: dict[str, Any]) -> ImageSource:
+    withheld = spec.get("withheld")
+    try:
+        return open_source(place_of_spec(spec), **options)
+    except SourceError as exc:
+        if not withheld:
+            raise
+        raise SourceError(
+            f"{exc} It was opened with credentials or options ({', '.join(withheld)}), which are not written "
+            "down. Give the images again: source=am.open_source(URL, storage_options={...})."
+        ) from exc
+
+
+def _open_url(
+    what: Any, options: dict[str, Any], storage_options: Mapping[str, Any] | None, cache_gb: float | None
+) -> ImageSource:
+    """Open what is behind a URL."""
+    if isinstance(what, str) and what.lower().startswith(_LOCAL):
+        return open_source(Path(what.partition("://")[2]), **options)
+    place = (
+        what if isinstance(what, Remote) else Remote(what, storage_options=storage_options, cache_gb=cache_gb)
+    )
+    try:
+        return _open_remote(place, options)
+    except SourceError:  # some of which are an OSError, too
+        raise
+    except OSError as exc:
+        raise why_unreachable(place, exc) from exc
+
+
+def _open_remote(place: Remote, options: dict[str, Any]) -> ImageSource:
+    suffix = place.suffix.lower()
+    is_known = suffix in {*HDF5_SUFFIXES, ".npy", ".parquet", *SUFFIXES}
+    if not is_known and find_stores(place):
+        return ZarrSource(place, **_only(options, "Zarr", *_STORED, "name"))
+    if not is_known and place.is_folder():
+        return _open_folder(place, options)
+    place.version()  # what is not there, or may not be read, is said before its kind is
+    return _open_file(place, options)
+
+
 def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
     try:
         mode = path.stat().st_mode
@@ -298,15 +357,22 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
         raise SourceError(
             f"There is no file or folder {str(path)!r}; the path exists up to {above!r}. "
             f"Check the spelling. Allowed is {ALLOWED}."
+            + " A URL is given as text, not as a Path."
+            * (re.match(r"\w{2,}:/", str(path)) is not None)
         ) from exc
     except (OSError, ValueError) as exc:  # no permission, name too long, NUL in it
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"Cannot look at {str(path)!r}: {reason}. Allowed is {ALLOWED}.") from exc
-    if find_stores(path):
+    if find_stores(str(path)):
         return ZarrSource(path, **_only(options, "Zarr", *_STORED, "name"))
     if stat.S_ISDIR(mode):
         return _open_folder(path, options)
-    if is_hdf5(path):
+    return _open_file(path, options)
+
+
+def _open_file(path: Path | Remote, options: dict[str, Any]) -> ImageSource:
+    """Open what is in one file, by its ending or its first bytes."""
+    if is_hdf5(as_place(path)):
         return HDF5Source(path, **_only(options, "HDF5", *_STORED, "name"))
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -324,7 +390,7 @@ def _open_path(path: Path, options: dict[str, Any]) -> ImageSource:
     raise SourceError(f"{str(path)!r} is a file {ending}. Allowed is {ALLOWED}.{table}")
 
 
-def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
+def _open_folder(path: Path | Remote, options: dict[str, Any]) -> ImageSource:
     """Open a folder of images; without any, or where a column is asked for, one of Parquet files."""
     if "ids" in options:
         raise SourceError("The ids of a folder are its file names; ids= is for arrays. Leave it out.")
@@ -333,7 +399,7 @@ def _open_folder(path: Path, options: dict[str, Any]) -> ImageSource:
             return FolderSource(path, **_only(options, "a folder", "name", "mask", *_PARQUET))
         except SourceError:
             # The images are looked for first: there may be millions, and beside them a catalogue.
-            if not parquet_files(str(path)):
+            if not parquet_files(as_place(path)):
                 raise
     return ParquetSource(path, **_only(options, "a folder of Parquet files", *_PARQUET, "name"))
 

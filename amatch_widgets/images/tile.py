@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.images.hdu import KINDS, image_hdus, import_fits, scaled
+from amatch_widgets.images.place import name_of
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.unreadable import UnreadableError, in_words, plain_errors
 from amatch_widgets.images.wcs import find_projection
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amatch_widgets.images.hdu import ImageHdu
+    from amatch_widgets.images.place import Place
 
 __all__ = ["Tile"]
 
@@ -37,7 +40,7 @@ class Tile:
 
     Parameters
     ----------
-    path : str
+    path : str or Remote
         The file; it may be compressed in tiles (fpack).
     hdu : str or int, optional
         EXTNAME or number of the image; default the first.
@@ -57,8 +60,8 @@ class Tile:
         There is no such image, or it is damaged; in plain words.
     """
 
-    def __init__(self, path: str, hdu: str | int | None = None) -> None:
-        self._path, self.name = path, os.path.basename(path)  # noqa: PTH119 - of any path
+    def __init__(self, path: Place, hdu: str | int | None = None) -> None:
+        self._path, self.name = path, name_of(path)
         self._lock = threading.Lock()
         self._file: Any = None
         self._hdus: Any = None
@@ -109,7 +112,7 @@ class Tile:
 
     def _rows(self, rows: slice, columns: slice) -> NDArray[Any]:
         if self._file is None:
-            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115, PTH123 - it stays open
+            self._file = _raw(self._path)
         kind = np.dtype(KINDS[self._hdu.bitpix])
         raw = np.empty((rows.stop - rows.start, columns.stop - columns.start), kind)
         for y, row in zip(range(rows.start, rows.stop), raw, strict=True):
@@ -120,7 +123,8 @@ class Tile:
 
     def _unpack(self, rows: slice, columns: slice) -> NDArray[Any]:
         if self._hdus is None:
-            self._hdus = import_fits().open(self._path, memmap=False)
+            of = self._path.open() if isinstance(self._path, Remote) else self._path
+            self._hdus = import_fits().open(of, memmap=False)
         section = self._hdus[self._hdu.number].section
         axes = (0,) * (len(section.shape) - _PLANE)  # of length 1
         return np.asarray(section[(*axes, rows, columns)])
@@ -138,7 +142,14 @@ def _in_plain_words() -> Iterator[None]:
         raise UnreadableError(in_words(exc)) from exc
 
 
-def _open(path: str) -> IO[bytes]:
+def _raw(path: Place) -> Any:
+    """Open a file without a buffer: rows of a cutout lie far from each other."""
+    return path.open() if isinstance(path, Remote) else open(path, "rb", buffering=0)  # noqa: PTH123 - as given
+
+
+def _open(path: Place) -> IO[bytes]:
+    if isinstance(path, Remote):
+        return path.open()
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - reading from a pipe would wait for ever
         raise UnreadableError("it is no ordinary file")
     return open(path, "rb")  # noqa: PTH123 - as it was given

@@ -10,11 +10,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import SourceError
+from amatch_widgets.images.place import exists, join, names_in
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.tile import Tile
-from amatch_widgets.images.unreadable import UnreadableError
+from amatch_widgets.images.unreadable import UnreadableError, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["Tiles"]
 
@@ -33,7 +37,7 @@ class Tiles:
 
     Parameters
     ----------
-    folder : str
+    folder : str or Remote
         In which they lie.
     bands : mapping of str to str, or None
         File name of each band, see `CatalogueSource`. Without, the names of the tiles are those of the files.
@@ -44,11 +48,12 @@ class Tiles:
         A file name has no place for the tile's name.
     """
 
-    def __init__(self, folder: str, bands: Mapping[str, str] | None) -> None:
+    def __init__(self, folder: Place, bands: Mapping[str, str] | None) -> None:
         self.folder = folder
         self.patterns = None if bands is None else dict(bands)
         self._files = [_parsed(band, pattern) for band, pattern in (bands or {"": _PLACE}).items()]
         self._open = lru_cache(_KEPT_OPEN)(self._open_file)
+        self._names = lru_cache(1)(self._all_names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tiles, (self.folder, self.patterns)
@@ -66,6 +71,7 @@ class Tiles:
     def forget(self) -> None:
         """Open all files anew from now on: one of them may be another one now."""
         self._open.cache_clear()
+        self._names.cache_clear()
 
     def find(self) -> list[str]:
         """Return the names of the tiles that there are in the first band, sorted.
@@ -77,18 +83,14 @@ class Tiles:
         """
         pattern, _ = self._files[0]
         if pattern == _PLACE:
-            try:
-                names = os.listdir(self.folder)  # noqa: PTH208 - names are wanted
-            except OSError as exc:
-                raise SourceError(
-                    f"The folder of the tiles, {self.folder!r}, cannot be listed: {exc.strerror}. Name it by "
-                    "tiles=."
-                ) from exc
+            names = self._listed(names_in)
             found = sorted(name for name in names if name.lower().endswith(_ENDINGS))
             looked_for = f"files that end in {', '.join(_ENDINGS)}"
         else:
             shape = _shape(pattern)
-            paths = (path.replace(os.sep, "/") for path in self._matching(pattern, "*"))
+            paths = (
+                path.replace(os.sep, "/") for path in self._listed(lambda _: self._matching(pattern, "*"))
+            )
             found = sorted({match["tile"] for match in map(shape.fullmatch, paths) if match})
             looked_for = f"files {pattern!r}"
         if not found:
@@ -104,11 +106,11 @@ class Tiles:
         reasons = []
         for tile in tiles[:_SOME]:
             try:
-                if os.path.exists(self._path(tile, pattern)):  # noqa: PTH110 - of any path
+                if exists(self._path(tile, pattern)):
                     return
                 reasons.append("there is no such file")
-            except UnreadableError as exc:
-                reasons.append(str(exc))
+            except (UnreadableError, OSError) as exc:
+                reasons.append(in_words(exc))
         if reasons:
             raise SourceError(
                 f"None of the tiles that the table names is in {self.folder!r}: for the first, "
@@ -136,23 +138,44 @@ class Tiles:
         except UnreadableError as exc:
             raise UnreadableError(f"{_file_of(tile, pattern)!r} cannot be read: {exc}") from exc.__cause__
 
-    def _path(self, tile: str, pattern: str) -> str:
-        """Return the path of a file; raise UnreadableError if it cannot be told."""
+    def _path(self, tile: str, pattern: str) -> Place:
+        """Return where a file is; raise UnreadableError if it cannot be told."""
         if "*" not in pattern:
-            return os.path.join(self.folder, _file_of(tile, pattern))  # noqa: PTH118 - of any path
-        found = self._matching(pattern, glob.escape(tile))
+            return join(self.folder, _file_of(tile, pattern))
+        try:
+            found = self._matching(pattern, tile)
+        except OSError as exc:
+            raise UnreadableError(in_words(exc)) from exc
         if len(found) > 1:
             raise UnreadableError(
                 f"there are {len(found)} such files, among them {found[0]!r} and {found[1]!r}"
             )
         if not found:
             raise UnreadableError("there is no such file")
-        return os.path.join(self.folder, found[0])  # noqa: PTH118 - as above
+        return join(self.folder, found[0])
+
+    def _listed(self, look: Callable[[Place], list[str]]) -> list[str]:
+        try:
+            return look(self.folder)
+        except OSError as exc:
+            raise SourceError(
+                f"The folder of the tiles, {self.folder!r}, cannot be listed: {exc.strerror}. Name it by "
+                "tiles=."
+            ) from exc
 
     def _matching(self, pattern: str, tile: str) -> list[str]:
-        """List the files below the folder; in `pattern`, nothing but ``*`` has a meaning."""
+        """List the files of a tile, or of all for ``*``; in `pattern`, nothing but ``*`` has a meaning."""
+        if isinstance(self.folder, Remote):
+            wanted = _shape(pattern) if tile == "*" else _shape(_file_of(tile, pattern))
+            return [name for name in self._names() if wanted.fullmatch(name)]
+        tile = tile if tile == "*" else glob.escape(tile)
         escaped = "*".join(tile.join(map(glob.escape, part.split(_PLACE))) for part in pattern.split("*"))
         return sorted(glob.glob(escaped, root_dir=self.folder))  # noqa: PTH207 - of any folder
+
+    def _all_names(self) -> list[str]:
+        """List all files below a folder on a server; once, as it takes long where there are many."""
+        assert isinstance(self.folder, Remote)
+        return sorted(name for name, _ in self.folder.files())
 
 
 def _parsed(band: str, pattern: Any) -> tuple[str, str | int | None]:
@@ -175,4 +198,4 @@ def _file_of(tile: str, pattern: str) -> str:
 def _shape(pattern: str) -> re.Pattern[str]:
     """Return what finds the name of the tile in that of a file; as short a name as there can be."""
     first, *others = ("[^/]*".join(map(re.escape, part.split("*"))) for part in pattern.split(_PLACE))
-    return re.compile(first + "(?P<tile>[^/]+?)" + "(?P=tile)".join(others))
+    return re.compile(first + ("(?P<tile>[^/]+?)" + "(?P=tile)".join(others) if others else ""))

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
+from zarr.abc.store import Store
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from amatch_widgets.errors import SourceError
 from amatch_widgets.images.decode import UnreadableError
+from amatch_widgets.images.remote import Remote, why_unreachable
+from amatch_widgets.images.unreadable import in_words
+from amatch_widgets.images.zarr_remote import RemoteStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["ZarrArray", "arrays_beside", "open_array"]
 
@@ -34,12 +40,15 @@ class ZarrArray:
     Parameters
     ----------
     array : zarr.Array
-    store : str
+    store : str or Remote
         Folder or zip file in which it lies.
     """
 
-    def __init__(self, array: zarr.Array[Any], store: str) -> None:
+    def __init__(self, array: zarr.Array[Any], store: Place) -> None:
         self.array = array
+        self._witness: str | None = None
+        if isinstance(store, Remote):  # it looks after that itself
+            return
         documents = [os.path.join(store, array.path, name) for name in _DOCUMENTS]  # noqa: PTH118 - quicker
         # While this is there, so is the store: a chunk that is missing is then meant to be so.
         self._witness = next((path for path in documents if os.path.exists(path)), store)  # noqa: PTH110 - as above
@@ -48,11 +57,16 @@ class ZarrArray:
         """Read images; raise UnreadableError for anything."""
         try:
             values = self.array[start:stop]
-            os.stat(self._witness)  # noqa: PTH116 - as above
+            if self._witness is not None:
+                os.stat(self._witness)  # noqa: PTH116 - as above
         except FileNotFoundError as exc:
             raise UnreadableError("the store is gone since it was opened") from exc
         except MemoryError as exc:
             raise UnreadableError("there is not enough memory to read its chunk") from exc
+        except OSError as exc:
+            if exc.errno is not None:  # the disk or the network, not the chunk
+                raise UnreadableError(in_words(exc)) from exc
+            raise UnreadableError(f"its chunk is damaged or cut off ({exc})") from exc
         # Codecs meet damaged chunks with RuntimeError, ValueError, zlib.error, SystemError, ...; one bad
         # chunk must not stop a run.
         except Exception as exc:
@@ -60,12 +74,12 @@ class ZarrArray:
         return values
 
 
-def open_array(path: str, dataset: str | None) -> ZarrArray:
+def open_array(path: Place, dataset: str | None) -> ZarrArray:
     """Open the array of images of a store.
 
     Parameters
     ----------
-    path : str
+    path : str or Remote
         Folder or zip file.
     dataset : str, optional
         Name of the array; default the one that fits, or that named ``images``.
@@ -75,24 +89,25 @@ def open_array(path: str, dataset: str | None) -> ZarrArray:
     SourceError
         It is no store, or which array is meant cannot be told.
     """
-    is_zip = Path(path).is_file()
-    store = _CheckedStore(ZipStore(path, mode="r") if is_zip else LocalStore(path, read_only=True))
+    store = _CheckedStore(_store_of(path))
     # What zarr warns of at opening (files of another kind in the store, texts in v3) is no matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             node = zarr.open(store, mode="r")
             array = _choose(node, path, dataset)
+            store.watch(array)
         except SourceError:
             raise
+        except OSError as exc:
+            if exc.errno is None or isinstance(exc, FileNotFoundError):
+                raise _no_store(path, exc) from exc
+            if isinstance(path, Remote):
+                raise why_unreachable(path, exc) from exc
+            raise SourceError(f"{path!r} cannot be opened: {in_words(exc)}.") from exc
         # A store that is damaged meets zarr with KeyError, JSONDecodeError, TypeError, BadZipFile, ...
         except Exception as exc:
-            raise SourceError(
-                f"{path!r} cannot be opened as a Zarr store: {type(exc).__name__}: {exc}. It needs a "
-                "zarr.json, .zarray or .zgroup at its top. It may be incomplete, or need a codec that is not "
-                "installed."
-            ) from exc
-    store.watch(array)
+            raise _no_store(path, exc) from exc
     return ZarrArray(array, path)
 
 
@@ -110,14 +125,32 @@ def arrays_beside(array: zarr.Array[Any]) -> dict[str, zarr.Array[Any]]:
     return beside
 
 
-class _CheckedStore(WrapperStore[LocalStore | ZipStore]):
+def _store_of(path: Place) -> Store:
+    if not isinstance(path, Remote):
+        return ZipStore(path, mode="r") if Path(path).is_file() else LocalStore(path, read_only=True)
+    if path.suffix.lower() == ".zip":
+        raise SourceError(
+            f"{path!r} is a store in a zip file, which is read from a disk alone. Copy it here, or unpack it "
+            "on the server."
+        )
+    return RemoteStore(path)
+
+
+def _no_store(path: Place, exc: Exception) -> SourceError:
+    return SourceError(
+        f"{path!r} cannot be opened as a Zarr store: {type(exc).__name__}: {exc}. It needs a zarr.json, "
+        ".zarray or .zgroup at its top. It may be incomplete, or need a codec that is not installed."
+    )
+
+
+class _CheckedStore(WrapperStore[Store]):
     """A store that refuses chunks that were cut off where zarr would make pixels of them.
 
     numcodecs believes the header of a Blosc chunk: of one that was cut off it reads beyond its end, and gives
     what lies there in memory. An empty shard is read as if all of its chunks were missing on purpose.
     """
 
-    def __init__(self, store: LocalStore | ZipStore) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._watched: tuple[str, ...] = ()
 
@@ -126,6 +159,10 @@ class _CheckedStore(WrapperStore[LocalStore | ZipStore]):
         codecs = {type(codec).__name__ for codec in array.compressors}
         if codecs & {"Blosc", "BloscCodec"} and array.shards is None:
             self._watched += (f"{array.path}/" if array.path else "",)
+        if isinstance(self._store, RemoteStore):
+            name = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"  # noqa: PLR2004 - as called
+            document = f"{array.path}/{name}" if array.path else name
+            self._store.settle(array.path, document, is_sharded=array.shards is not None)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -154,7 +191,7 @@ def _check_blosc(buffer: Buffer) -> None:
         raise ValueError(f"the chunk has {len(buffer)} bytes and should have {compressed}")
 
 
-def _choose(node: zarr.Array[Any] | zarr.Group, path: str, dataset: str | None) -> zarr.Array[Any]:
+def _choose(node: zarr.Array[Any] | zarr.Group, path: Place, dataset: str | None) -> zarr.Array[Any]:
     if isinstance(node, zarr.Array):
         if dataset is not None:
             raise SourceError(f"{path!r} is one array, without names. Leave dataset= out.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.errors import SourceError
+from amatch_widgets.images.place import join, name_of, names_in, open_place, parent_of
 from amatch_widgets.images.stored_ids import BY_POSITION, blocks_of, holds_ids, names_to_try, to_arrow
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from amatch_widgets.images.place import Place
+
 __all__ = ["find_ids", "find_table"]
 
 
 def find_ids(
-    images: Any, path: str, ids_from: str | None
+    images: Any, path: Place, ids_from: str | None
 ) -> tuple[str | None, Callable[[], pa.LargeStringArray] | None]:
     """Find the ids of the images of a store.
 
@@ -28,7 +30,7 @@ def find_ids(
     ----------
     images : zarr.Array
         The images, along its first axis.
-    path : str
+    path : str or Remote
         The store. A Parquet file beside it counts if it has a row for each image, in their order, and is
         named like the store (``images_metadata.parquet`` beside ``images.zarr``) or is beside no other store.
     ids_from : str, optional
@@ -54,13 +56,13 @@ def find_ids(
         array = arrays.get(name)
         if array is not None and holds_ids(array.shape, array.dtype.kind, n):
             return name, partial(_read_array, array, f"{name!r} of {path!r}")
-    tables = _tables(Path(path), n)
+    tables = _tables(path, n)
     for name in names_to_try(ids_from):
         having = [file for file, columns in tables.items() if name in columns]
         if len(having) > 1:
             raise SourceError(
                 f"Beside {path!r} lie several Parquet files with {n} rows and a column {name!r}: "
-                f"{', '.join(repr(file.name) for file in having)}. Keep only one of them there, or number "
+                f"{', '.join(repr(name_of(file)) for file in having)}. Keep only one of them, or number "
                 f"the images with ids_from={BY_POSITION!r}."
             )
         if having:
@@ -75,9 +77,9 @@ def find_ids(
     return None, None
 
 
-def find_table(path: str, n: int) -> Path | None:
+def find_table(path: Place, n: int) -> Place | None:
     """Find the one Parquet file with `n` rows that belongs to a store; see `find_ids`."""
-    tables = list(_tables(Path(path), n))
+    tables = list(_tables(path, n))
     return tables[0] if len(tables) == 1 else None
 
 
@@ -90,22 +92,25 @@ def _read_array(array: Any, where: str) -> pa.LargeStringArray:
         raise SourceError(f"{where} cannot be read: {exc}. Choose other ids with ids_from=.") from exc
 
 
-def _tables(store: Path, n: int) -> dict[Path, list[str]]:
+def _tables(store: Place, n: int) -> dict[Place, list[str]]:
     """Return the Parquet files that belong to a store and have `n` rows, with their columns."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - import amatch_widgets must be quick
 
-    stem = re.sub(r"\.zip$|\.zarr(\.zip)?$", "", store.name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.zip$|\.zarr(\.zip)?$", "", name_of(store), flags=re.IGNORECASE)
+    folder = parent_of(store)
     try:
-        files = sorted(store.parent.glob("*.parquet"))
-        is_alone = sum(1 for _ in store.parent.glob("*.zarr*")) <= 1
+        names = names_in(folder)
     except OSError:
         return {}
+    files = [name for name in names if name.endswith(".parquet")]
+    is_alone = sum(".zarr" in name for name in names) <= 1
     like_it = re.compile(re.escape(stem) + r"([^0-9A-Za-z].*)?", re.DOTALL)
-    named = [file for file in files if like_it.fullmatch(file.stem)]
+    named = [name for name in files if like_it.fullmatch(name.removesuffix(".parquet"))]
     tables = {}
-    for file in named or files * is_alone:
+    for file in (join(folder, name) for name in named or files * is_alone):
         try:
-            metadata = pq.read_metadata(file)
+            with open_place(file) as opened:
+                metadata = pq.read_metadata(opened)
         except (OSError, ValueError):  # damaged, or no Parquet: another may be the one
             continue
         if metadata.num_rows == n:
@@ -113,18 +118,19 @@ def _tables(store: Path, n: int) -> dict[Path, list[str]]:
     return tables
 
 
-def _read_column(file: Path, column: str) -> pa.LargeStringArray:
+def _read_column(file: Place, column: str) -> pa.LargeStringArray:
     import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
     import pyarrow.parquet as pq  # noqa: PLC0415 - as above
 
     try:
-        # Not the file's folder as part of the data set: "batch=3/" would become a column.
-        found = pq.read_table(file, columns=[column], partitioning=None).column(column)
+        # Not by its path: the folder "batch=3/" would become a column.
+        with open_place(file) as opened:
+            found = pq.read_table(opened, columns=[column], partitioning=None).column(column)
         if found.null_count:
             raise pa.ArrowInvalid(f"{found.null_count} of its rows are empty")
         return pa.concat_arrays(found.cast(pa.large_string()).chunks)
     except (pa.ArrowException, OSError) as exc:
         raise SourceError(
-            f"The column {column!r} of {str(file)!r} cannot be used as ids: {exc}. Choose others with "
+            f"The column {column!r} of {file!r} cannot be used as ids: {exc}. Choose others with "
             f"ids_from=, or number the images with ids_from={BY_POSITION!r}."
         ) from exc

@@ -14,6 +14,17 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, MissingExtraError, SourceError
 from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.ids import NumberedIds, check_index, hash_ids
+from amatch_widgets.images.place import (
+    as_place,
+    exists,
+    join,
+    name_of,
+    names_in,
+    open_place,
+    parent_of,
+    spec_of,
+)
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.row import parquet_row
 from amatch_widgets.images.stack import Stack, bands_of, check_axes, pixel_stack, read_rows
 from amatch_widgets.images.stored_ids import join_ids, pack_ids
@@ -25,6 +36,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from amatch_widgets.images.place import Place
 
 __all__ = ["ZarrSource", "find_stores"]
 
@@ -38,7 +51,7 @@ _KEPT_OPEN = 64  # stores; a zip file takes a file handle
 class _Store:
     """One store: where it is, its short name, how its images lie, and what reads its ids."""
 
-    path: str
+    path: Place
     name: str
     stack: Stack
     looks: str
@@ -55,7 +68,7 @@ class ZarrSource:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The store, or the folder of stores.
     dataset : str, optional
         Name of the array in each store; default the one that fits, or that named ``images``.
@@ -91,15 +104,15 @@ class ZarrSource:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Remote,
         *,
         dataset: str | None = None,
         axes: str | None = None,
         ids_from: str | None = None,
         name: str | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-        self.name = name or _short(self._path) or self._path
+        self._path = as_place(path)
+        self.name = name or _short(self._path) or str(self._path)
         self._options: dict[str, Any] = {
             "dataset": dataset,
             "axes": check_axes(axes),
@@ -159,7 +172,12 @@ class ZarrSource:
                 )
 
     def describe(self, index: int) -> dict[str, str]:
-        """Return the row of the Parquet file beside the store, if there is one with a row for each image."""
+        """Return the row of the Parquet file beside the store, if there is one with a row for each image.
+
+        Nothing of stores on a server, which it would take too long to ask.
+        """
+        if isinstance(self._path, Remote):
+            return {}
         index = check_index(index, len(self))
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         store = self._stores[number]
@@ -178,11 +196,11 @@ class ZarrSource:
         return hash_ids(ids, "zarr", *(store.looks for store in self._stores))
 
     def spec(self) -> dict[str, Any]:
-        """Return the absolute path and the options that were given."""
+        """Return the absolute path or URL and the options that were given."""
         given = {key: value for key, value in self._options.items() if value is not None}
-        return {"kind": "zarr", "path": self._path, **given}
+        return {"kind": "zarr", **spec_of(self._path), **given}
 
-    def _open_store(self, path: str, _process: int) -> Any:
+    def _open_store(self, path: Place, _process: int) -> Any:
         """Open the images of a store; kept for each process, as a zip file is not to be shared by two."""
         return _zarr_array().open_array(path, self._options["dataset"])
 
@@ -192,7 +210,7 @@ class ZarrSource:
         table = find_table(store.path, store.stack.n)
         if table is None:
             return {}
-        with pq.ParquetFile(table, pre_buffer=False) as file:
+        with open_place(table) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             return parquet_row(file, row, first=(store.ids_where,))
 
     def _reader(self, number: int) -> Callable[[int, int], Any]:
@@ -205,7 +223,7 @@ class ZarrSource:
             raise UnreadableError(f"its store cannot be opened again: {exc}") from exc
         return opened.rows(start, stop)
 
-    def _look_at(self, paths: list[str]) -> list[_Store]:
+    def _look_at(self, paths: Sequence[Place]) -> list[_Store]:
         """Open each store; set aside those that cannot be."""
         names = _names(paths)
         stores: list[_Store] = []
@@ -228,7 +246,7 @@ class ZarrSource:
                 )
         return stores
 
-    def _look_at_one(self, path: str, name: str) -> _Store:
+    def _look_at_one(self, path: Place, name: str) -> _Store:
         array = self._open(path, os.getpid()).array
         what = f"{array.path or 'The array'!r} of {path!r}"
         stack = pixel_stack(
@@ -253,32 +271,33 @@ class ZarrSource:
         return pack_ids(join_ids(((s.name, s.stack.n, s.ids) for s in self._stores), where), where)
 
 
-def find_stores(path: str | os.PathLike[str]) -> list[str]:
-    """Return the paths of the Zarr stores that a path means, sorted; none if it means something else.
+def find_stores(place: Place) -> list[Place]:
+    """Return the Zarr stores that a path or URL means, sorted; none if it means something else.
 
     Parameters
     ----------
-    path : path
+    place : str or Remote
         A store; a folder of ``*.zarr`` or ``*.zarr.zip``; a folder of folders with an ``images.zarr``.
     """
-    root = os.fspath(path)
-    if _is_store(root) or root.lower().endswith((".zarr", ".zip")):
-        return [root]
+    if name_of(place).lower().endswith((".zarr", ".zip")) or _is_store(place):
+        return [place]
     try:
-        with os.scandir(root) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        # On a server each question takes its time, and there may be a million files.
+        listing = place.listing() if isinstance(place, Remote) else [(name, True) for name in names_in(place)]
     except OSError:
         return []
-    stores = [os.path.join(root, name) for name in names if name.lower().endswith((".zarr", ".zarr.zip"))]  # noqa: PTH118 - quicker
+    names = [name for name, _ in listing if not name.startswith(".")]
+    folders = [name for name, is_one in listing if is_one and not name.startswith(".")]
+    stores = [join(place, name) for name in names if name.lower().endswith((".zarr", ".zarr.zip"))]
     if stores:
         return stores
-    batches = (os.path.join(root, name, _BATCH) for name in names)  # noqa: PTH118 - as above
-    found = [store for store in islice(batches, _LOOKED_AT) if os.path.exists(store)]  # noqa: PTH110 - as above
-    return found + [store for store in batches if os.path.exists(store)] if found else []  # noqa: PTH110 - as above
+    batches = (join(place, name, _BATCH) for name in folders)
+    found = [store for store in islice(batches, _LOOKED_AT) if exists(store)]
+    return [*found, *filter(exists, batches)] if found else []
 
 
-def _is_store(path: str) -> bool:
-    return any(os.path.exists(os.path.join(path, name)) for name in _DOCUMENTS)  # noqa: PTH110, PTH118 - as above
+def _is_store(place: Place) -> bool:
+    return any(exists(join(place, name)) for name in _DOCUMENTS)
 
 
 def _zarr_array() -> Any:
@@ -292,19 +311,19 @@ def _zarr_array() -> Any:
     return importlib.import_module("amatch_widgets.images.zarr_array")
 
 
-def _short(path: str) -> str:
+def _short(path: Place) -> str:
     """Return the name of a store for people: of its batch, or of itself without its ending."""
-    base = os.path.basename(path)  # noqa: PTH119 - as above
+    base = name_of(path)
     if base == _BATCH:
-        base = os.path.basename(os.path.dirname(path)) or base  # noqa: PTH119, PTH120 - as above
+        base = name_of(parent_of(path)) or base
     for ending in (".zip", ".zarr"):
         base = base[: -len(ending)] if base.lower().endswith(ending) else base
     return os.fsencode(base).decode("utf-8", "backslashreplace")
 
 
-def _names(paths: list[str]) -> list[str]:
+def _names(paths: Sequence[Place]) -> list[str]:
     """Name stores so that no two have the same name."""
     names = [_short(path) for path in paths]
     if len(set(names)) == len(names):
         return names
-    return [os.fsencode(os.path.basename(path)).decode("utf-8", "backslashreplace") for path in paths]  # noqa: PTH119 - as above
+    return [os.fsencode(name_of(path)).decode("utf-8", "backslashreplace") for path in paths]

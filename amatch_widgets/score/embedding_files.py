@@ -19,16 +19,17 @@ import json
 import os
 import shutil
 import struct
-import sys
 import zipfile
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from amatch_widgets.images.disk_cache import cache_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -94,24 +95,8 @@ def default_roots(session_folder: Path) -> list[Path]:
     The environment variable AMATCH_CACHE names another cache than that of the system.
     """
     roots = [session_folder / "embeddings"]
-    cache = _cache_folder()
+    cache = cache_folder()
     return roots if cache is None else [cache / "amatch_widgets" / "embeddings", *roots]
-
-
-def _cache_folder() -> Path | None:
-    try:
-        if named := os.environ.get("AMATCH_CACHE"):
-            return Path(named).expanduser()
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return Path(local) if local else Path.home() / "AppData" / "Local"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches"
-        named = os.environ.get("XDG_CACHE_HOME", "")
-        # A relative one is to be ignored: XDG Base Directory Specification 0.8.
-        return Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
-        return None
 
 
 def canonical(key: Mapping[str, Any]) -> str:

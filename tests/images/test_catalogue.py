@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from astropy.wcs import WCS
 
 import amatch_widgets as am
 from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError, SourceError
+from amatch_widgets.images import server
 from amatch_widgets.images import tile as tile_module
 from amatch_widgets.images import tiles as tiles_module
 from amatch_widgets.images.catalogue import CatalogueSource
@@ -121,6 +123,31 @@ class TestCompressedTiles(SourceContract):
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits.fz")
         table = Table({"ra": [RA, RA + 0.001], "dec": [DEC, DEC]})
         return CatalogueSource(table, tiles=tmp_path, size=16)
+
+
+class TestTilesOnAServer(SourceContract):
+    @pytest.fixture(params=["by name", "by pattern", "by footprint"])
+    def source(self, request, survey, serve):
+        more = {"by footprint": {"tile_from": "footprint"}}.get(request.param, {})
+        bands = {"VIS": "VIS*{tile}.fits", "Y": "NI*_{tile}.fits"} if request.param == "by pattern" else BANDS
+        return opened(survey, tiles=f"{serve(survey).url}/tiles", bands=bands, **more)
+
+
+class TestCompressedTilesOnAServer(SourceContract):
+    @pytest.fixture
+    def source(self, tmp_path, serve):
+        hdu = fits.CompImageHDU(noise(), wcs_at().to_header(), tile_shape=(50, 50))
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits.fz")
+        table = Table({"ra": [RA, RA + 0.001], "dec": [DEC, DEC]})
+        return CatalogueSource(table, tiles=serve(tmp_path).url, size=16)
+
+
+class TestMissingFileOnAServer(UnreadableImageContract):
+    @pytest.fixture
+    def damaged(self, survey, serve):
+        (survey / "tiles" / "NISP_0.fits").unlink()
+        table = pd.read_csv(survey / "objects.csv").iloc[[0, 2]]
+        return CatalogueSource(table, tiles=f"{serve(survey).url}/tiles", bands=BANDS, size=32)
 
 
 class TestMissingFile(UnreadableImageContract):
@@ -773,3 +800,46 @@ def test_memory_does_not_grow_with_the_images_asked_for(tmp_path):
     tracemalloc.stop()
     assert n == 3000
     assert most < 2**20  # all cutouts would be 49 MB, the tile 4 MB
+
+
+# ---- tiles on a server ------------------------------------------------------------------------------
+
+
+def test_tiles_on_a_server_give_the_same_cutouts_and_are_read_once(survey, serve):
+    web = serve(survey)
+    here, there = opened(survey), opened(survey, tiles=f"{web.url}/tiles")
+    assert there.fingerprint() == here.fingerprint()
+    assert there.spec()["tiles"] == {"path": f"{web.url}/tiles"}
+    again = source_from_spec(there.spec())
+    for source in (there, again):
+        for i in range(len(here)):
+            np.testing.assert_array_equal(source.read(i), here.read(i))
+    data = Counter(path for method, path in web.requests.elements() if method == "GET" and "fits" in path)
+    assert max(data.values()) == 1
+
+
+def test_tiles_on_a_server_that_fails_are_listed_with_the_reason(survey, serve, monkeypatch):
+    monkeypatch.setattr(server, "_WAITS_S", (0.0, 0.0))
+    web = serve(survey)
+    source = opened(survey, tiles=f"{web.url}/tiles")
+    web.answer = {"/tiles/NISP_1.fits": 503}.get
+    assert source.read(0).size
+    with pytest.raises(
+        ImageReadError, match=r"'NISP_1.fits' cannot be read: the server failed \(status 503\)"
+    ):
+        source.read(2)
+
+
+def test_tiles_on_a_server_that_cannot_be_listed_are_told(survey, serve, monkeypatch):
+    monkeypatch.setattr(server, "_WAITS_S", (0.0, 0.0))
+    web = serve(survey)
+    web.answer = lambda path: 503
+    with pytest.raises(
+        SourceError, match=r"cannot be listed: the server failed \(status 503\). Name it by tiles="
+    ):
+        opened(survey, tiles=f"{web.url}/tiles", bands=None, tile_from="footprint")
+
+
+def test_options_of_urls_are_refused_for_tiles_on_a_disk(survey):
+    with pytest.raises(SourceError, match="are for tiles= behind a URL"):
+        opened(survey, storage_options={"anon": True})
