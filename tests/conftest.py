@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from hypothesis import settings
 
 from amatch_widgets.demo import sky
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.session import Session
+
+# The same examples each time, and a busy machine is no error.
+settings.register_profile("amatch", derandomize=True, deadline=None)
+settings.load_profile("amatch")
 
 _LIGHT = {
     "backbone": "test_resnet",  # timm's own for tests: 0.4 million parameters
