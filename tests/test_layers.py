@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-PARTS = {"Controls", "Detail", "Gallery", "Plots", "Preview"}  # of the dashboard: of no use without a notebook
+PARTS = {
+    "Controls",
+    "Detail",
+    "Gallery",
+    "Plots",
+    "Preview",
+}  # of the dashboard: of no use without a notebook
 NOTEBOOK = {"ipywidgets", "ipyvuetify", "traitlets", "IPython", "comm"}
 
 
