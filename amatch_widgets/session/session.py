@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from amatch_widgets import demo
 from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError
 from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
-from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
+from amatch_widgets.images.source import ImageSource, index_of, open_source
 from amatch_widgets.labels import LabelStore
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
@@ -30,7 +29,9 @@ from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.looking import Looking
 from amatch_widgets.session.manifest import Manifest
 from amatch_widgets.session.pictures import Pictures
+from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.scoreboard import Scoreboard
+from amatch_widgets.session.scoring import Scoring
 from amatch_widgets.session.selection import Filter, Show
 from amatch_widgets.session.tiers import Tiers
 from amatch_widgets.session.workspace import Workspace
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.session.archive import Archive
 
 __all__ = ["Filter", "Session", "Show"]
 
@@ -167,7 +169,11 @@ class Session(Labelling, Looking, Exporting, Importing):
             image=lambda: self._manifest.image,
         )
         self._archives = Archives(
-            self.path / "archives",
+            self.path / "archives", self.labels, lambda text: bool(len(self._board.find(text)))
+        )
+        self._notices += self._archives.notices
+        self._scoring = Scoring(
+            self._archives,
             manifest=lambda: self._manifest,
             board=self._board,
             begin=self._tiers.begin,
@@ -213,7 +219,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         spec = Manifest.source_spec(Path(path))
         if source is None:
-            source = _open_demo(spec) if spec.get("kind") == "demo" else source_from_spec(spec)
+            source = reopen(spec)
         return cls(source, path=path, annotator=annotator)
 
     # ---- state ------------------------------------------------------------------------------
@@ -357,7 +363,8 @@ class Session(Labelling, Looking, Exporting, Importing):
         archive : path, ndarray or ImageSource, optional
             Images other than the session's, of the same bands; whatever `open_source` opens.
         path : path, optional
-            Folder for their scores; by default one in the session folder.
+            Folder for their scores; by default where they are already, else one in the session folder. The
+            session remembers it.
         client : distributed.Client, optional
             Of a Dask cluster whose workers see the archive and the folder under the same paths; by
             default this machine scores.
@@ -375,9 +382,9 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         if archive is not None:
             source = open_source(archive)
-            self._archives.check(source)
-            folder = self._archives.path_of(source) if path is None else Path(path)
-            self._worker.start("score", lambda: self._archives.job(source, folder, client))
+            self._scoring.check(source)
+            folder = self._archives.path_of(source) if path is None else Path(path).expanduser()
+            self._worker.start("score", lambda: self._scoring.job(source, folder, client))
             return
         if not self.step:
             raise NotTrainedError("There is no model yet. Train first: session.train().")
@@ -385,8 +392,13 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     @property
     def archive_scores(self) -> dict[str, ArchiveScores]:
-        """The scores of all archives in the session folder, by name; each looked at where it lies."""
+        """The scores of all archives of this session, by name; each looked at where it lies."""
         return self._archives.scores()
+
+    @property
+    def archives(self) -> dict[str, Archive]:
+        """The images other than its own that the session has scored, or begun to, by name."""
+        return self._archives.known()
 
     def pause(self) -> None:
         """Hold the job before its next step; the model and the place are kept."""
@@ -520,10 +532,6 @@ class Session(Labelling, Looking, Exporting, Importing):
         bundle = self.show()._repr_mimebundle_(**options)
         # What a notebook shows where its kernel is gone.
         return {**bundle, "text/plain": repr(self)} if isinstance(bundle, dict) else bundle
-
-
-def _open_demo(spec: Mapping[str, Any]) -> ImageSource:
-    return demo.DemoSource(**{key: value for key, value in spec.items() if key != "kind"})
 
 
 def _slug(name: str) -> str:
