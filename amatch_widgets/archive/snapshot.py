@@ -41,8 +41,8 @@ class Snapshot:
     ----------
     n_done : int
         Images of the parts that are there; those scored before them are not counted.
-    is_empty : bool
-        Whether nothing is there yet.
+    has_first : bool
+        Whether some are scored before their parts.
 
     Notes
     -----
@@ -53,20 +53,9 @@ class Snapshot:
         self._duckdb, self._parts, self._cycle = duckdb, parts, cycle
         self._done = parts.done(cycle)
         self._first = parts.first(cycle) if len(self._done) < parts.n_parts else None
+        self.has_first = self._first is not None
         bounds = map(parts.bounds, self._done)
         self.n_done = sum(stop - start for start, stop in bounds)
-        self.is_empty = not self._done and self._first is None
-
-    def __eq__(self, other: object) -> bool:
-        """Whether nothing has come in between."""
-        return isinstance(other, Snapshot) and self._state == other._state
-
-    def __hash__(self) -> int:
-        return hash(self._state)
-
-    @property
-    def _state(self) -> tuple[object, ...]:
-        return self._parts.root, self._cycle.number, tuple(self._done), self._first
 
     def ask(self, question: str, *, of: Iterable[int] | None = None, **values: Any) -> Any:
         """Ask all rows, or those of some images.

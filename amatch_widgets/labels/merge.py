@@ -18,7 +18,7 @@ from amatch_widgets.labels.table import write_rows
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -152,7 +152,7 @@ def merge(
     theirs: Sequence[Label],
     *,
     name: str,
-    ids: Collection[str],
+    ids: Container[str],
     take: Take | None = None,
 ) -> MergeResult:
     """Find what is to be written so that one journal also says what another one does.
@@ -163,7 +163,7 @@ def merge(
         All lines of both journals, oldest first.
     name : str
         The other session, for the reason beside what is taken over.
-    ids : collection of str
+    ids : container of str
         The ids of the images that labels may be for.
     take : {"theirs", "mine", "newest"}, optional
         How disagreements are settled; by default they are left as they are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,12 +24,34 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import Label, LabelStore
 
-__all__ = ["SEPARATOR", "Archive"]
+__all__ = ["SEPARATOR", "Archive", "Progress"]
 
 SEPARATOR = "::"
 _SEEN = 100_000  # images whose position and score are remembered: a thousand pages
 _RISING = 2_000  # of the highest, among which those that have risen are looked for
 _SAID = ("labelled", "anomaly", "normal", "starred")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the scoring is.
+
+    Attributes
+    ----------
+    cycle : int
+        0 before anything is scored.
+    note : str
+        What ranks in it, in plain words.
+    n_done : int
+        Images whose part is there.
+    has_first : bool
+        Whether the highest of the cycle before have their scores, before all others.
+    """
+
+    cycle: int = 0
+    note: str = ""
+    n_done: int = 0
+    has_first: bool = False
 
 
 class Archive:
@@ -104,6 +127,15 @@ class Archive:
             If duckdb is not installed.
         """
         return ArchiveScores(self.parts)
+
+    def progress(self) -> Progress:
+        """Say how far the scoring is; a list made now is of this."""
+        try:
+            scores = self.scores
+        except NotTrainedError:
+            return Progress()
+        files, cycle = scores.now(), scores.cycle
+        return Progress(cycle.number, cycle.note, files.n_done, files.has_first)
 
     @property
     def source(self) -> ImageSource:

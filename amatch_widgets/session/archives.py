@@ -15,7 +15,7 @@ from amatch_widgets.errors import LabelError, WorkspaceError
 from amatch_widgets.session.archive import SEPARATOR, Archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.source import ImageSource
@@ -80,6 +80,10 @@ class Archives:
             there = ", ".join(map(repr, known)) or "none yet: session.score(images) makes one"
             raise LabelError(f"{name!r} names {len(found)} archives of this session. There are {there}.")
         return found[0]
+
+    def with_own(self, own: Container[str]) -> Container[str]:
+        """Return all ids that labels may be for: these, and whatever may be an image of an archive."""
+        return _Ids(own, self.of)
 
     def path_of(self, archive: ImageSource) -> Path:
         """Return the folder of an archive's scores: where they are, else one in the session folder."""
@@ -187,3 +191,13 @@ class Archives:
                 f"{str(file)!r} cannot be written: {error.strerror or error}. Free some space, then score "
                 "again."
             ) from error
+
+
+class _Ids:
+    def __init__(self, own: Container[str], archive_of: Callable[[str], Archive | None]) -> None:
+        self._own, self._archive_of = own, archive_of
+
+    def __contains__(self, image_id: object) -> bool:
+        if image_id in self._own:
+            return True
+        return isinstance(image_id, str) and self._archive_of(image_id) is not None

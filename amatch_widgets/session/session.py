@@ -13,7 +13,7 @@ from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError
 from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.source import ImageSource, index_of, open_source
-from amatch_widgets.labels import LabelStore
+from amatch_widgets.labels import LabelStore, OwnLabels
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
@@ -114,7 +114,9 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     def _set_up(self, labels: str | Path | Mapping[str, str] | None) -> None:
         config = self._manifest.train
-        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share)
+        self._index = index_of(self.source)
+        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share, own=self._index)
+        self.own_labels = OwnLabels(self.labels, self._index)
         self._notices = [self.labels.notice] if self.labels.notice else []
         skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
         if skipped:
@@ -123,8 +125,6 @@ class Session(Labelling, Looking, Exporting, Importing):
                 f"{len(skipped)} folders or files in {self.source.name!r} cannot be looked at; the first, "
                 f"{name!r}: {reason}."
             )
-        self._index = index_of(self.source)
-        self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image)
         self._pool = PixelPool(
             self.source,
             self._manifest.image,
@@ -141,7 +141,12 @@ class Session(Labelling, Looking, Exporting, Importing):
             problems=lambda: list(self._pool.problems),
             seed=config.seed,
         )
-        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed)
+        self._archives = Archives(
+            self.path / "archives", self.labels, lambda text: bool(len(self._board.find(text)))
+        )
+        self._notices += self._archives.notices
+        self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image, self._archives.of)
+        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed, own=self._index)
         self._learnable = Learnable(self.labels, self._index)
         self._tiers = Tiers(
             self.source,
@@ -161,17 +166,13 @@ class Session(Labelling, Looking, Exporting, Importing):
             scores=store,
             history=self.history,
             training_labels=self._learnable,
-            counts=self.labels.counts,
+            counts=self.own_labels.counts,
             use_scores=lambda cycle, scores, learnt: self._tiers.use_deep(cycle, self.step, scores, learnt),
             embed=self._tiers.embed,
             begin=self._tiers.begin,
             has_up=lambda: self._manifest.has_up,
             image=lambda: self._manifest.image,
         )
-        self._archives = Archives(
-            self.path / "archives", self.labels, lambda text: bool(len(self._board.find(text)))
-        )
-        self._notices += self._archives.notices
         self._scoring = Scoring(
             self._archives,
             manifest=lambda: self._manifest,
@@ -225,7 +226,7 @@ class Session(Labelling, Looking, Exporting, Importing):
     # ---- state ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        counts = self.labels.counts()
+        counts = self.own_labels.counts()
         return (
             f"Session({self.source.name!r}, {len(self.source):,} images, {counts['anomaly']} anomalies and "
             f"{counts['normal']} normals labelled, step {self.step}, {self.state.value}, {str(self.path)!r})"

@@ -142,7 +142,7 @@ def standing_rows(session: Session, image_id: str) -> list[list[str]]:
 
 def nearest_labelled(session: Session, image_id: str, k: int) -> tuple[list[dict[str, str]], str]:
     """Find the `k` labelled images most like one: id, label and cosine; or say why there are none."""
-    labels = {i: line.label for i, line in session.labels.current().items() if i in session.pictures}
+    labels = {i: line.label for i, line in session.own_labels.current().items()}
     labels.pop(image_id, None)
     if not labels:
         return [], "No other image is labelled yet."
