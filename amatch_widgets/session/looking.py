@@ -77,7 +77,7 @@ class Looking(Parts):
         """
         self._check_ids([image_id])
         archive = self._archives.of(image_id)
-        if archive is not None:
+        if image_id not in self._index and archive is not None:
             return archive.standing(image_id), None
         scores = self.scores
         score = float(scores[self._index[image_id]])

@@ -401,6 +401,20 @@ class Session(Labelling, Looking, Exporting, Importing):
         """The images other than its own that the session has scored, or begun to, by name."""
         return self._archives.known()
 
+    def archive(self, name: str) -> Archive:
+        """Return one of the archives, by its name or by its title where no other has it.
+
+        Raises
+        ------
+        LabelError
+            If there is none.
+        """
+        return self._archives.named(name)
+
+    def archive_of(self, image_id: str) -> Archive | None:
+        """Return the archive that an image is of, by its name; None for the session's own."""
+        return None if image_id in self._index else self._archives.of(image_id)
+
     def pause(self) -> None:
         """Hold the job before its next step; the model and the place are kept."""
         self._worker.pause()
@@ -524,10 +538,26 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     # ---- display ----------------------------------------------------------------------------
 
-    def show(self) -> Any:
-        """Return a new dashboard of this session, for the last line of a cell."""
+    def show(self, archive: str = "") -> Any:
+        """Return a new dashboard of this session, for the last line of a cell.
+
+        Parameters
+        ----------
+        archive : str, optional
+            Name of the archive to look at first; see `archives`.
+
+        Raises
+        ------
+        LabelError
+            If there is no such archive.
+        """
+        if archive:
+            self.archive(archive)
         # By name and at the call: the engine must not pull widgets in (see the import contracts).
-        return importlib.import_module("amatch_widgets.widgets").Dashboard(self)
+        dashboard = importlib.import_module("amatch_widgets.widgets").Dashboard(self)
+        if archive:
+            dashboard.gallery.browse(archive)
+        return dashboard
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = self.show()._repr_mimebundle_(**options)

@@ -208,10 +208,13 @@ class Labelling(Part):
             return
         position = self._find(image_ids)
         if position is None:
-            others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
-            self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
+            self._say_missing(image_ids, done)
         else:
             self._point_at(position, token)
+
+    def _say_missing(self, image_ids: Sequence[str], done: str) -> None:
+        others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
+        self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
 
     def _point_at(self, position: int, token: str = "") -> None:
         """Move the browser's cursor to a tile of the page."""
