@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.labels import LabelStore
+    from amatch_widgets.labels import Label, LabelStore
 
 __all__ = ["Archives"]
 
@@ -80,6 +80,14 @@ class Archives:
             there = ", ".join(map(repr, known)) or "none yet: session.score(images) makes one"
             raise LabelError(f"{name!r} names {len(found)} archives of this session. There are {there}.")
         return found[0]
+
+    def lines(self) -> dict[str, Label]:
+        """Return what is said of the images of all archives, by their names in the session."""
+        known = self._known
+        if not known:
+            return {}
+        said = {**self._labels.unlabelled(), **self._labels.current()}
+        return {i: line for i, line in said.items() if i.partition(SEPARATOR)[0] in known and SEPARATOR in i}
 
     def with_own(self, own: Container[str]) -> Container[str]:
         """Return all ids that labels may be for: these, and whatever may be an image of an archive."""

@@ -154,6 +154,7 @@ class Labelling(Parts):
         image_ids = tuple(line.image_id for line in lines)
         if image_ids:
             self._tiers.refit()
+            self._teaching.note()
             self.hub.publish(LabelsChanged(image_ids))
         return image_ids
 

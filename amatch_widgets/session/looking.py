@@ -122,6 +122,7 @@ class Looking(Parts):
             Id, score and reason. Images that could not be read are left out.
         """
         if wait:
+            self._teaching.wait(_PATIENCE_S)
             self._tiers.wait(_PATIENCE_S)
         if strategy != "mixed":
             return self._board.query(n, strategy, leave_out)

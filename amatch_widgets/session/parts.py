@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
+    from amatch_widgets.session.teaching import Teaching
     from amatch_widgets.session.tiers import Tiers
     from amatch_widgets.session.workspace import Workspace
     from amatch_widgets.worker import Worker
@@ -45,6 +46,7 @@ class Parts:
     _audits: Audits
     _explain: Explainer
     _tables: set[Path]
+    _teaching: Teaching
     _notices: list[str]
     _workspace: Workspace
     _engine: Engine

@@ -41,6 +41,8 @@ class Scoring:
         Returns the instant tier's ranking as the start of a training, or None.
     trained : callable
         Returns the trained model.
+    catch_up : callable
+        Lets the instant tier have the vectors of all labelled images.
 
     Notes
     -----
@@ -55,9 +57,10 @@ class Scoring:
         board: Scoreboard,
         begin: Callable[[], Start | None],
         trained: Callable[[], Classifier],
+        catch_up: Callable[[], None],
     ) -> None:
         self._archives, self._manifest, self._board = archives, manifest, board
-        self._begin, self._trained = begin, trained
+        self._begin, self._trained, self._catch_up = begin, trained, catch_up
 
     def check(self, archive: ImageSource) -> None:
         """Refuse images that the model was not made for, before anything is done.
@@ -84,6 +87,7 @@ class Scoring:
 
     def job(self, archive: ImageSource, path: Path, client: Any = None) -> Iterator[Event]:
         """Score the parts of an archive that are not there yet, by what ranks now."""
+        self._catch_up()
         ranker = self.ranker()
         parts = Parts.create(
             path,

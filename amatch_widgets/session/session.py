@@ -19,6 +19,7 @@ from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
+from amatch_widgets.session.embedder import ReadyEmbedder
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
 from amatch_widgets.session.exporting import Exporting
@@ -33,6 +34,7 @@ from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.scoreboard import Scoreboard
 from amatch_widgets.session.scoring import Scoring
 from amatch_widgets.session.selection import Filter, Show
+from amatch_widgets.session.teaching import Teaching
 from amatch_widgets.session.tiers import Tiers
 from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
@@ -155,6 +157,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             manifest=lambda: self._manifest,
             keep=self._keep_measured,
             learnable=self._learnable,
+            outside=lambda: self._teaching.outside(),  # noqa: PLW0108 (it is made below)
             board=self._board,
             hub=self.hub,
         )
@@ -173,18 +176,30 @@ class Session(Labelling, Looking, Exporting, Importing):
             has_up=lambda: self._manifest.has_up,
             image=lambda: self._manifest.image,
         )
+        self._worker = Worker(self.hub)
+        self._teaching = Teaching(
+            self.path / "vectors.jsonl",
+            lines=self._archives.lines,
+            pictures=self.pictures,
+            space=lambda: self._tiers.space,
+            embedder=ReadyEmbedder(lambda: self._manifest),
+            run=self._worker.ask,
+            changed=self._tiers.refit,
+            hub=self.hub,
+        )
         self._scoring = Scoring(
             self._archives,
             manifest=lambda: self._manifest,
             board=self._board,
             begin=self._tiers.begin,
             trained=self._engine.trained,
+            catch_up=self._teaching.catch_up,
         )
-        self._worker = Worker(self.hub)
         self._explain = Explainer(
             self.source,
             self._pool,
-            manifest=lambda: self._manifest,
+            # In bfloat16 the maps of galaxies were up to a fifth of their range off: differences are small.
+            embedder=ReadyEmbedder(lambda: self._manifest, "float32"),
             ranking=lambda: self._tiers.ranking,
             run=self._worker.ask,
         )
@@ -436,6 +451,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         try:
             self._worker.close()
         finally:
+            self._teaching.close()
             self._tiers.close()
             self.labels.close()
             self._workspace.close()

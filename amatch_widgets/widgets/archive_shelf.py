@@ -61,15 +61,15 @@ class ArchiveShelf:
         now = Progress() if self._made is None else self._made[1]
         if not now.cycle:
             return f"Nothing of {archive.title} is scored yet."
-        note = f"{archive.title}, cycle {now.cycle}. {now.note}"
+        note = ""
         if now.n_done < len(archive):
-            note += f" {now.n_done:,} of {len(archive):,} images are scored"
-            note += ", and the highest of the cycle before." if now.has_first else "."
+            note = f"{now.n_done:,} of {len(archive):,} images are scored"
+            note += ", and the highest of the cycle before. " if now.has_first else ". "
         labels = [line.label for line in archive.lines().values()]
         n_anomalies, n_normals = labels.count("anomaly"), labels.count("normal")
         if n_anomalies or n_normals:
-            note += f" Labelled here: {n_anomalies:,} ◆, {n_normals:,} ●."
-        return note
+            note += f"Labelled here: {n_anomalies:,} ◆, {n_normals:,} ●. "
+        return f"{note}Cycle {now.cycle} of {archive.title}: {now.note}"
 
     def take(self, number: int, per_page: int) -> Page:
         """Find the images of a page, and of the one after it."""

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from amatch_widgets.errors import LabelError
 from amatch_widgets.query import _evidence
-from amatch_widgets.query.head import InstantHead
+from amatch_widgets.query.head import InstantHead, Outside
 
 N, WIDTH = 3000, 24
 SPACES = (slice(0, WIDTH), slice(WIDTH, 2 * WIDTH))
@@ -331,3 +331,23 @@ def test_only_so_many_anomalies_are_left_out_in_turn(head, monkeypatch):
     some = head.fit(given)
     assert some.held_out_log_rank != all_of_them.held_out_log_rank
     assert some.held_out_log_rank < -4
+
+
+def test_labels_from_outside_are_learnt_from_and_not_ranked():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(200, 8)).astype(np.float16)
+    head = InstantHead(vectors, [slice(0, 4), slice(4, 8)], np.ones(200, bool))
+    inside = head.fit({3: 1, 4: 0})
+    outside = Outside(vectors[[3, 4]], np.array([1, 0]))
+    alone = head.fit({}, outside)
+    assert (alone.kind, alone.n_anomalies, alone.n_normals) == ("labels", 1, 1)
+    assert alone.scores.shape == (200,)
+    assert np.corrcoef(alone.scores, inside.scores)[0, 1] > 0.95
+    both = head.fit({3: 1, 4: 0}, Outside(vectors[[9]], np.array([1])))
+    assert both.scores[9] > inside.scores[9]
+    assert (both.n_anomalies, both.n_normals) == (2, 1)
+    nothing = head.fit({3: 1, 4: 0}, Outside.nothing())
+    np.testing.assert_array_equal(nothing.scores, inside.scores)
+    normals = head.fit({}, Outside(vectors[[9]], np.array([0])))
+    assert (normals.kind, normals.n_normals) == ("novelty", 1)
+    assert normals.scores[9] < head.fit({}).scores[9]
