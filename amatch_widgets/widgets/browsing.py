@@ -203,6 +203,8 @@ class Browsing(Pages):
         """Say whether there is news; on the background thread."""
         shelf.look()
         with self.desk.lock:
+            if shelf is self._shelf and shelf.news() and not self.page["tiles"] and not self.busy:
+                self._query()  # no tile can move where there is none
             self._show_standing()
 
     def _show_page(self, number: int | None = None) -> None:

@@ -264,6 +264,14 @@ def test_new_parts_are_told_while_it_is_scored_and_move_nothing(board, survey):
     assert board.gallery.stale == ""
 
 
+def test_a_list_of_nothing_fills_when_there_is_something(board, survey):
+    board.browse("sky-5")
+    assert board.choose(show="problem", only=Filter(contains="207"))["total"] == 0
+    survey.write(2)
+    board.gallery.apply([StateChanged("idle")])
+    board.until(lambda: board.gallery.page["total"] == 1)
+
+
 def test_an_archive_that_is_begun_is_offered_at_once(session):
     board = Board(session)
     assert board.gallery.places == []
