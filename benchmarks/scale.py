@@ -2,6 +2,7 @@
 
 queries    two cycles of synthetic scores, in the Parquet parts that a scoring writes; then the top page, a
            page far down, filters by score and by id, the histogram, and the top with its ranks before
+gallery    pages of the same scores as the gallery asks for them: the first of each order, and others
 ids        ten million ids as a Parquet source opens them, and the way back from one
 formats    images/s of `score_missing` on files of each format, against the bare model on images in memory,
            in turns; the default network at 64 px
@@ -33,25 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = 48
-WHAT = ("queries", "ids", "formats", "memory", "cluster")
+_LABELLED = 3000
+WHAT = ("queries", "gallery", "ids", "formats", "memory", "cluster")
 
 
 def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     """Time each question on `n` rows; the files stay for the next run."""
-    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
-    from amatch_widgets.archive.scores import ArchiveScores  # noqa: PLC0415
+    from amatch_widgets.archive.scores import ArchiveScores  # noqa: PLC0415 (in the child process alone)
 
-    parts = Parts.create(folder / f"rows-{n}", fingerprint="synthetic", n_images=n, spec={})
     started = time.perf_counter()
-    for number in (1, 2):
-        cycle = parts.begin(f"model {number}", "")
-        for part in parts.missing(cycle):
-            start, stop = parts.bounds(part)
-            rng = np.random.default_rng((number, part))
-            ids = [f"tile_{i // 5000:05d}/cutout_{i:09d}" for i in range(start, stop)]
-            # Most are low and a few are high, as of a survey.
-            scores = rng.beta(0.5, 8, stop - start).astype(np.float32)
-            parts.write(cycle, part, ids=ids, scores=scores, problems={})
+    parts = _rows(n, folder)
     made_s = time.perf_counter() - started
     scores = ArchiveScores(parts)
     asked: dict[str, Callable[[], object]] = {
@@ -69,6 +61,62 @@ def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     seconds = {name: _median(ask, repeats) for name, ask in asked.items()}
     size = sum(path.stat().st_size for path in parts.root.rglob("*.parquet"))
     return {"n": n, "made_s": round(made_s), "bytes_a_row": round(size / n / 2, 2), "seconds": seconds}
+
+
+def gallery(n: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """Time what the gallery asks of `n` rows: each list made anew, with 3,000 labels on the highest."""
+    from amatch_widgets.labels import LabelStore  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.session.archive import Archive  # noqa: PLC0415
+    from amatch_widgets.session.selection import Filter  # noqa: PLC0415
+    from amatch_widgets.widgets.archive_shelf import ArchiveShelf  # noqa: PLC0415
+
+    parts, labels = _rows(n, folder), LabelStore(None)
+    archive = Archive("rows", parts.root, labels)
+    rows = archive.order("highest").rows(0, _LABELLED)
+    archive.remember(rows)
+    labels.set({archive.id_of(row.id): ("anomaly", "normal")[k % 2] for k, row in enumerate(rows)})
+
+    def shelf(sort: str = "highest", show: str = "unlabelled", **only: Any) -> ArchiveShelf:
+        return ArchiveShelf(archive, sort, show, Filter(**only), seed=0)  # type: ignore[arg-type]
+
+    def turns(number: int, **options: Any) -> Callable[[], object]:
+        made = shelf(**options)
+        made.take(0, _PAGE)  # was looked at before
+        return lambda: made.take(number, _PAGE)
+
+    far = n // _PAGE // 2
+    asked: dict[str, Callable[[], object]] = {
+        "first page": lambda: shelf().take(0, _PAGE),
+        "next page": turns(1),
+        "page 100": turns(99),
+        "jump to the middle": lambda: shelf(show="all").take(far, _PAGE),
+        "page after it": turns(far + 1, show="all"),
+        "lowest": lambda: shelf("lowest").take(0, _PAGE),
+        "uncertain": lambda: shelf("uncertain").take(0, _PAGE),
+        "random": lambda: shelf("random").take(0, _PAGE),
+        "rising": lambda: shelf("rising").take(0, _PAGE),
+        "labelled": lambda: shelf(show="labelled").take(0, _PAGE),
+        "filter by score and id": lambda: shelf(least=0.2, most=0.9, contains="0777").take(0, _PAGE),
+    }
+    return {"n": n, "seconds": {name: _median(ask, repeats) for name, ask in asked.items()}}
+
+
+def _rows(n: int, folder: Path) -> Any:
+    """Return parts with two cycles of `n` synthetic scores; the files stay for the next run."""
+    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
+
+    parts = Parts.create(folder / f"rows-{n}", fingerprint="synthetic", n_images=n, spec={})
+    for number in (1, 2):
+        there = {cycle.key: cycle for cycle in parts.cycles()}
+        cycle = there.get(f"model {number}") or parts.begin(f"model {number}", "")
+        for part in parts.missing(cycle):
+            start, stop = parts.bounds(part)
+            rng = np.random.default_rng((number, part))
+            ids = [f"tile_{i // 5000:05d}/cutout_{i:09d}" for i in range(start, stop)]
+            # Most are low and a few are high, as of a survey.
+            scores = rng.beta(0.5, 8, stop - start).astype(np.float32)
+            parts.write(cycle, part, ids=ids, scores=scores, problems={})
+    return parts
 
 
 def ids(n: int) -> dict[str, Any]:
@@ -277,6 +325,17 @@ def _median(ask: Callable[[], object], repeats: int) -> float:
     return round(statistics.median(taken), 3)
 
 
+def _print_seconds(rows: list[dict[str, Any]]) -> None:
+    """Print how long each question took, a line for each number of rows."""
+    names = list(rows[0]["seconds"])
+    print("\n| rows | " + " | ".join(names) + " |\n|" + "---|" * (1 + len(names)))
+    for row in rows:
+        cells = [f"{row['n']:.0e}", *(f"{s:.2f} s" for s in row["seconds"].values())]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        if "bytes_a_row" in row:
+            print(f"{row['bytes_a_row']} bytes a row and cycle", file=sys.stderr)
+
+
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
     """Run in a process of its own, whose peak memory is its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
@@ -296,19 +355,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    if "queries" in arguments.what:
-        found["queries"] = [
-            _alone(queries, 10**power, arguments.folder, arguments.repeats) for power in arguments.rows
-        ]
-        names = list(found["queries"][0]["seconds"])
-        print("| rows | bytes a row and cycle | " + " | ".join(names) + " |\n|" + "---|" * (2 + len(names)))
-        for row in found["queries"]:
-            cells = [
-                f"{row['n']:.0e}",
-                f"{row['bytes_a_row']}",
-                *(f"{s:.2f} s" for s in row["seconds"].values()),
+    for what, ask in (("queries", queries), ("gallery", gallery)):
+        if what in arguments.what:
+            found[what] = [
+                _alone(ask, 10**power, arguments.folder, arguments.repeats) for power in arguments.rows
             ]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            _print_seconds(found[what])
     if "ids" in arguments.what:
         found["ids"] = _alone(ids, 10**7)
         print(found["ids"], file=sys.stderr)
