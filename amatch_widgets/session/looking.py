@@ -135,7 +135,9 @@ class Looking(Parts):
             scores=self.scores,
             free=self._board.free(leave_out),
             anomalies=[
-                self._index[i] for i, line in self.own_labels.current().items() if line.label == ANOMALY
+                self._index[i]
+                for i, line in self.own_labels.current().items()
+                if line.label == ANOMALY and i in self._index
             ],
             embeddings=lambda: self._tiers.embeddings,
             audits=self._audits,

@@ -17,6 +17,7 @@ from amatch_widgets.labels import LabelStore, OwnLabels
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.archive import OwnIds
 from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
 from amatch_widgets.session.embedder import ReadyEmbedder
@@ -117,8 +118,9 @@ class Session(Labelling, Looking, Exporting, Importing):
     def _set_up(self, labels: str | Path | Mapping[str, str] | None) -> None:
         config = self._manifest.train
         self._index = index_of(self.source)
-        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share, own=self._index)
-        self.own_labels = OwnLabels(self.labels, self._index)
+        own = OwnIds(self._index)
+        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share, own=own)
+        self.own_labels = OwnLabels(self.labels, own)
         self._notices = [self.labels.notice] if self.labels.notice else []
         skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
         if skipped:
@@ -148,7 +150,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         )
         self._notices += self._archives.notices
         self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image, self._archives.of)
-        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed, own=self._index)
+        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed, own=own)
         self._learnable = Learnable(self.labels, self._index)
         self._tiers = Tiers(
             self.source,

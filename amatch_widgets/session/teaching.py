@@ -62,8 +62,9 @@ class Teaching:
 
     Notes
     -----
-    Thread safety: ``_changed`` guards all that changes; images are read and embedded outside it, on this
-    object's thread, or the worker's in `catch_up`. All else may be called from any thread.
+    Thread safety: ``_changed`` guards all that changes but ``_named``, which is replaced as a whole.
+    Images are read and embedded outside it, on this object's thread, or the worker's in `catch_up`. All
+    else may be called from any thread.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Teaching:
         self._file = JsonLines(path)
         self._file.replay(self._replay)
         self._end = hub.subscribe(self._listen)
+        self._named: tuple[Space | None, str] = (None, "")
 
     def outside(self) -> tuple[int, Outside]:
         """Return a number that changes with the vectors, and all labelled images that have one."""
         from amatch_widgets.query.head import Outside  # noqa: PLC0415 (imports scikit-learn)
 
         space = self._space()
-        key = "" if space is None else _digest(space)
+        key = "" if space is None else self._key(space)
         lines = self._labelled()
         with self._changed:
             known = sorted(i for i in lines if (key, i) in self._vectors)
@@ -152,7 +154,7 @@ class Teaching:
         space = self._space()
         if space is None:
             return None, []
-        key = _digest(space)
+        key = self._key(space)
         missing = [i for i in self._labelled() if (key, i) not in self._vectors and i not in self._unreadable]
         return space, missing
 
@@ -193,7 +195,7 @@ class Teaching:
                 continue
             images = np.stack(list(read.values()))
             vectors = run(lambda images=images: projection.apply(self._embedder(space.key).raw(images)))  # type: ignore[misc]
-            self._keep(_digest(space), dict(zip(read, vectors, strict=True)))
+            self._keep(self._key(space), dict(zip(read, vectors, strict=True)))
             self._tell()
 
     def _read(self, image_id: str) -> npt.NDArray[np.uint8] | None:
@@ -218,6 +220,13 @@ class Teaching:
                 {"id": i, "key": key, "vector": base64.b64encode(v.astype("<f2").tobytes()).decode()}
                 for i, v in vectors.items()
             )
+
+    def _key(self, space: Space) -> str:
+        """Return what names the vectors of a network and a projection."""
+        named = self._named
+        if named[0] is not space:
+            named = self._named = space, _digest(space)
+        return named[1]
 
     def _replay(self, entry: dict[str, Any]) -> None:
         vector = np.frombuffer(base64.b64decode(entry["vector"], validate=True), "<f2").astype(np.float16)

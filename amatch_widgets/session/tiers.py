@@ -58,7 +58,7 @@ class Ranking:
     key: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Space:
     """What the session's embeddings were made with, so that other images can be.
 
@@ -123,7 +123,7 @@ class Tiers:
 
     Notes
     -----
-    Thread safety: ``_store`` and ``_is_done`` are replaced as a whole, by the worker's thread,
+    Thread safety: ``_store``, ``_space`` and ``_is_done`` are replaced as a whole, by the worker's thread,
     ``_offer`` by the instant tier's. `embed` and `use_deep` belong on the worker's thread, all else
     may be called from any.
     """
@@ -146,6 +146,7 @@ class Tiers:
         self._learnable, self._board, self._hub = learnable, board, hub
         self._seed = manifest().train.seed
         self._store: EmbeddingStore | None = None
+        self._space: Space | None = None
         self._is_done = False  # whether this session has looked through all images
         self._evidence = Evidence(path / "evidence.jsonl", source.ids)
         self._offer: _Offer | None = None  # what the instant tier ranks by
@@ -316,10 +317,7 @@ class Tiers:
     @property
     def space(self) -> Space | None:
         """What the embeddings in use were made with; None before there are any."""
-        store, key = self._store, self._manifest().embeddings
-        if store is None or store.projection is None or key is None or not self._is_current:
-            return None
-        return Space(key, store.projection)
+        return self._space if self._is_current else None
 
     @property
     def ranking(self) -> Ranking | None:
@@ -354,6 +352,7 @@ class Tiers:
         self._store = store
         self._keep(has_up, key)
         assert store.projection is not None  # it holds vectors
+        self._space = Space(key, store.projection)
         spaces = Projection.from_arrays(store.projection).spaces
         self._instant.start(store.vectors, spaces, store.is_done)
 

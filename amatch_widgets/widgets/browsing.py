@@ -76,8 +76,11 @@ class Browsing(Pages):
             If there is no such archive.
         """
         found = self.session.archive(archive) if archive else None
+        place = "" if found is None else found.name
         with self.desk.lock, self.hold_sync():
-            self.place = "" if found is None else found.name
+            if place == self.place == self._shelf.place:
+                return
+            self.place = place
             if self.place and self.sort not in OF_ARCHIVES:
                 self.sort, self.show = "highest", "unlabelled"
             self._show_places()
@@ -109,17 +112,24 @@ class Browsing(Pages):
             shelf = ArchiveShelf(self.session.archives[self.place], *asked, seed=self._seed)
         else:
             self._own.rank(*asked, seed=self._seed)
-        self._list(shelf, lambda: shelf.take(0, self.per_page))
+        self._list(shelf, lambda: shelf.take(0, self.per_page), self._put)
 
-    def _list(self, shelf: ImageList, take: Callable[[], Page]) -> None:
-        """Show a page of another list, once it is there."""
-        asked = self.sort, self.show, self._only
+    def _list(self, shelf: ImageList, find: Callable[[], Page], put: Callable[[Page], None]) -> None:
+        """Show a page of another list, once it is found."""
+        asked, per_page = (self.sort, self.show, self._only), self.per_page
 
         def use(page: Page) -> None:
             self._shelf, self._listed = shelf, asked
-            self._put(page)
+            put(page)
+            if per_page != self.per_page:  # it was changed meanwhile
+                self._show_page(page.first // self.per_page)
 
-        self._ask(shelf, take, use)
+        self._ask(shelf, find, use)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether the list on screen is the one that was asked for last."""
+        return self.place == self._shelf.place and (self.sort, self.show, self._only) == self._listed
 
     def _ask(self, shelf: ImageList, ask: Callable[[], _T], use: Callable[[_T], None]) -> None:
         """Ask a list and use what it says: at once, or later if that takes longer than one waits for a key.
@@ -172,10 +182,8 @@ class Browsing(Pages):
         self._only, self.only = Filter(), dataclasses.asdict(Filter())
         self.place, self.sort, self.show = name, "highest", "all"
         shelf = ArchiveShelf(self.session.archives[name], "highest", "all", Filter(), seed=self._seed)
-        asked = self.sort, self.show, self._only
 
-        def use(page: Page) -> None:
-            self._shelf, self._listed = shelf, asked
+        def put(page: Page) -> None:
             self._put_and_point(shelf, page, [tile.image_id for tile in page.tiles].index(image_id))
 
         def find() -> Page:
@@ -184,7 +192,7 @@ class Browsing(Pages):
                 raise StateError(f"{image_id!r} has no score yet, or cannot be read: it is in no list.")
             return shelf.take(number, self.per_page)
 
-        self._ask(shelf, find, use)
+        self._list(shelf, find, put)
 
     def _show_places(self) -> None:
         archives = self.session.archives.values()
@@ -209,6 +217,8 @@ class Browsing(Pages):
 
     def _show_page(self, number: int | None = None) -> None:
         shelf, per_page = self._shelf, self.per_page
+        if not self._is_settled:
+            return  # another list is on its way, with a page of its own
         number = shelf.number if number is None else number
         self._ask(shelf, lambda: shelf.take(number, per_page), self._put)
 
@@ -254,7 +264,7 @@ class Browsing(Pages):
 
     def _go_to(self, image_ids: Sequence[str], done: str, token: str = "") -> None:
         shelf, on_page = self._shelf, self._find(image_ids) if image_ids else None
-        if shelf.is_quick or not image_ids or on_page is not None:
+        if shelf.is_quick or not image_ids or on_page is not None or not self._is_settled:
             super()._go_to(image_ids, done, token)
             return
         self._show_labels()

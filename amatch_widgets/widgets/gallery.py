@@ -175,6 +175,8 @@ class Gallery(Browsing):
         """
         to, per_page = to.strip(), self.per_page
         with self.desk.lock:
+            if not self._is_settled:
+                return  # another list is on its way
             is_id = not self.place and to in self.session.source.ids
             if not is_id and to.isdecimal() and 1 <= int(to) <= self.page["n_pages"]:
                 self._show_page(int(to) - 1)

@@ -166,6 +166,32 @@ def test_of_what_is_asked_for_meanwhile_only_the_last_is_shown(board, survey, he
     assert board.gallery.busy == ""
 
 
+def test_to_turn_the_page_meanwhile_takes_nothing_away(board, session, survey, held):
+    board.browse()
+    before = board.gallery.page
+    board.gallery.browse("sky-5")
+    assert held.asked.wait(WAIT_S)
+    board.gallery.turn(1)
+    board.gallery.jump("2")
+    session.label({session.source.ids[9]: "normal"})
+    board.gallery.undo()
+    assert board.gallery.page["number"] == before["number"]
+    assert board.gallery.busy
+    board.gallery.choose(per_page=24)
+    held.go_on.set()
+    board.until(lambda: len(board.gallery.page["tiles"]) == 24)
+    page = board.settle()
+    assert [t["id"] for t in page["tiles"]] == survey.ids()[:24]
+    assert (board.gallery.place, page["n_pages"]) == (survey.archive.name, 9)
+
+
+def test_to_browse_where_one_is_already_moves_nothing(board):
+    board.gallery.turn(2)
+    before = board.gallery.page
+    board.gallery.browse()
+    assert board.gallery.page is before
+
+
 def test_going_home_meanwhile_is_what_holds(board, held):
     before = board.gallery.page["tiles"]
     board.gallery.browse("sky-5")
