@@ -184,7 +184,7 @@ class Archive:
 
     def knows(self, image_id: str) -> bool:
         """Whether there is such an image; one that was never on a page is looked for in the files."""
-        if self._remembered(image_id) or self._labels.get(image_id) is not None:
+        if self._remembered(image_id) or self._labels.history(image_id):
             return True
         try:
             return bool(self._find([image_id]))

@@ -9,12 +9,7 @@ import ipywidgets
 from traitlets import Bool, Dict, Instance, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
-from amatch_widgets.events import (
-    Event,
-    ImagesPrepared,
-    LabelsChanged,
-    ScoresChanged,
-)
+from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.browsing import OF_ARCHIVES, Browsing
 from amatch_widgets.widgets.detail import Detail
