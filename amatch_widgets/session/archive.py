@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from amatch_widgets.archive.order import SCANNED, Chosen, Row, Scan
+from amatch_widgets.archive.order import Row
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.scores import ArchiveScores
-from amatch_widgets.errors import AmatchError, ConfigError, LabelError, NotTrainedError, SourceError
+from amatch_widgets.errors import AmatchError, LabelError, NotTrainedError, SourceError
+from amatch_widgets.session.archive_order import make_order
 from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.selection import Filter, Show
 
@@ -28,8 +27,6 @@ __all__ = ["SEPARATOR", "Archive", "OwnIds", "Progress"]
 
 SEPARATOR = "::"
 _SEEN = 100_000  # images whose position and score are remembered: a thousand pages
-_RISING = 2_000  # of the highest, among which those that have risen are looked for
-_SAID = ("labelled", "anomaly", "normal", "starred")
 
 
 class OwnIds:
@@ -186,10 +183,7 @@ class Archive:
         """Whether there is such an image; one that was never on a page is looked for in the files."""
         if self._remembered(image_id) or self._labels.history(image_id):
             return True
-        try:
-            return bool(self._find([image_id]))
-        except NotTrainedError:
-            return False
+        return bool(self.positions([image_id]))
 
     def index(self, image_id: str) -> int:
         """Return the position of an image in the source.
@@ -199,11 +193,26 @@ class Archive:
         LabelError
             If there is no such image, or it is not scored yet.
         """
-        seen = self._remembered(image_id)
-        found = {image_id: seen[0]} if seen else self._find([image_id])
+        found = self.positions([image_id])
         if image_id not in found:
             raise LabelError(f"There is no image {image_id!r} among those of {self.title!r} that are scored.")
         return found[image_id]
+
+    def positions(self, image_ids: Iterable[str]) -> dict[str, int]:
+        """Return the positions of images in the source; those that were never scored are left out.
+
+        What was on no page yet is looked for in the files: of the last cycle first, then of those before,
+        since a cycle that was just begun has few.
+        """
+        seen = {i: self._remembered(i) for i in image_ids}
+        found = {i: at[0] for i, at in seen.items() if at is not None}
+        missing = {self.own_id(i): i for i, at in seen.items() if at is None}
+        for cycle in reversed(self.parts.cycles()):
+            if missing and self.parts.done(cycle):
+                places = ArchiveScores(self.parts, cycle).positions(missing)
+                self.remember(Row(index, own, None) for own, index in places.items())
+                found |= {missing.pop(own): index for own, index in places.items()}
+        return found
 
     def standing(self, image_id: str) -> float | None:
         """Return the score that an image had on the page where it was seen last."""
@@ -247,26 +256,7 @@ class Archive:
         ConfigError
             If there is no such order.
         """
-        only = Filter() if only is None else only
-        if how not in (*SCANNED, "rising", "recent"):
-            raise ConfigError(f"Unknown order {how!r} of an archive: allowed are {', '.join(SCANNED)}.")
-        if how == "recent" and show not in _SAID:
-            show = "labelled"
-        if show in _SAID or only.tag:
-            return Chosen(_sorted(self._said(show, only), how, seed))
-        scores, lines = self.scores, self.lines() if show == "unlabelled" else {}
-        left_out = self._find([i for i, line in lines.items() if line.label is not None])
-        if how == "rising" and show != "problem":
-            return Chosen(self._risen(scores, only, set(left_out.values())))
-        return Scan(
-            scores.now(),
-            "problem" if show == "problem" else how,
-            least=only.least,
-            most=only.most,
-            contains=only.contains,
-            left_out=sorted(left_out.values()),
-            seed=seed,
-        )
+        return make_order(self, how, show, Filter() if only is None else only, seed)
 
     def remember(self, rows: Iterable[Row]) -> None:
         """Remember where some images are and how they are scored: they are asked for next."""
@@ -277,51 +267,9 @@ class Archive:
             while len(self._seen) > _SEEN:
                 self._seen.popitem(last=False)
 
-    def _said(self, show: str, only: Filter) -> list[Row]:
-        """Return the images of which something is said and that pass a filter, the latest first."""
-        lines = self.lines()
-        wanted = [
-            i for i, line in lines.items() if _shows(line, show) and (not only.tag or only.tag in line.tags)
-        ]
-        text = only.contains.casefold()
-        wanted = [i for i in reversed(wanted) if text in self.own_id(i).casefold()]
-        indices = self._find(wanted)
-        scores = self.scores.of(indices.values())
-        rows = [Row(indices[i], self.own_id(i), scores.get(indices[i])) for i in wanted if i in indices]
-        if (only.least, only.most) != (0, 1):
-            rows = [row for row in rows if row.score is not None and only.least <= row.score <= only.most]
-        return rows
-
-    @staticmethod
-    def _risen(scores: ArchiveScores, only: Filter, left_out: set[int]) -> list[Row]:
-        found = scores.rising(_RISING)
-        before = found["rank_before"].to_numpy(np.float64, na_value=np.nan)
-        gain = np.log(before / found["rank"].to_numpy(np.float64))
-        order = np.argsort(-gain, kind="stable")  # what had no score before comes last
-        rows = (Row(int(found["index"][k]), str(found["id"][k]), float(found["score"][k])) for k in order)
-        text = only.contains.casefold()
-        return [
-            row
-            for row in rows
-            if row.index not in left_out
-            and only.least <= (row.score or 0) <= only.most
-            and text in row.id.casefold()
-        ]
-
     def _remembered(self, image_id: str) -> tuple[int, float | None] | None:
         with self._lock:
             return self._seen.get(image_id)
-
-    def _find(self, image_ids: Iterable[str]) -> dict[str, int]:
-        """Return the positions of images; what was never on a page is looked for in the files."""
-        seen = {i: self._remembered(i) for i in image_ids}
-        found = {i: at[0] for i, at in seen.items() if at is not None}
-        missing = {self.own_id(i): i for i, at in seen.items() if at is None}
-        if missing:
-            places = self.scores.positions(missing)
-            self.remember(Row(index, own, None) for own, index in places.items())
-            found |= {missing[own]: index for own, index in places.items()}
-        return found
 
     def _open(self) -> ImageSource:
         """Open the images; that they are not there is said at once from then on."""
@@ -336,26 +284,3 @@ class Archive:
             self._failure = f"The images of {self.title!r} cannot be opened: {error}"
         self._failure += " Call session.score() with them again: it makes only what is missing."
         raise SourceError(self._failure)
-
-
-def _shows(line: Label, show: str) -> bool:
-    if show == "starred":
-        return line.star
-    if show in ("anomaly", "normal"):
-        return line.label == show
-    return show != "unlabelled" if line.label is not None else show in ("all", "unlabelled")
-
-
-def _sorted(rows: list[Row], how: str, seed: int) -> list[Row]:
-    """Sort a few rows, which come with the latest label first."""
-    if how == "random":
-        return [rows[k] for k in np.random.default_rng(seed).permutation(len(rows))]
-    if how in ("recent", "rising"):
-        return rows
-    signs: dict[str, Any] = {
-        "highest": lambda score: -score,
-        "lowest": lambda score: score,
-        "uncertain": lambda score: abs(score - 0.5),
-        "problem": lambda _: 0.0,
-    }
-    return sorted(rows, key=lambda r: (r.score is None, signs[how](r.score or 0.0), r.index))

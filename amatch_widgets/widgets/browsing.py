@@ -13,6 +13,7 @@ from traitlets import Dict, List, Unicode
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, ScoringProgress, StateChanged
 from amatch_widgets.session.archive import SEPARATOR
+from amatch_widgets.session.archive_order import ORDERS
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.archive_shelf import ArchiveShelf
 from amatch_widgets.widgets.newest import Newest
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
     from amatch_widgets.session import Session, Show
     from amatch_widgets.widgets.tiles import ImageList, Page
 
-__all__ = ["OF_ARCHIVES", "Browsing", "score_text"]
+__all__ = ["Browsing", "score_text"]
 
 _T = TypeVar("_T")
-OF_ARCHIVES = ("highest", "lowest", "uncertain", "rising", "random", "recent")
 _LOOK_AGAIN_S = 2.0  # to see whether more of an archive is scored: a folder has to be listed
 
 
@@ -81,7 +81,7 @@ class Browsing(Pages):
             if place == self.place == self._shelf.place:
                 return
             self.place = place
-            if self.place and self.sort not in OF_ARCHIVES:
+            if self.place and self.sort not in ORDERS:
                 self.sort, self.show = "highest", "unlabelled"
             self._show_places()
             self._query()

@@ -10,8 +10,9 @@ from traitlets import Bool, Dict, Instance, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
+from amatch_widgets.session.archive_order import ORDERS
 from amatch_widgets.session.selection import Filter
-from amatch_widgets.widgets.browsing import OF_ARCHIVES, Browsing
+from amatch_widgets.widgets.browsing import Browsing
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
 from amatch_widgets.widgets.view import Desk, handler
@@ -224,7 +225,7 @@ class Gallery(Browsing):
         with self.desk.lock:
             sort = _one_of("order", sort, SORTS, self.sort)
             show = _one_of("filter", show, SHOWS, self.show)
-            if self.place and sort not in OF_ARCHIVES:
+            if self.place and sort not in ORDERS:
                 raise StateError(f"The order {sort!r} is of the session's own images only.")
             tile_size = _one_of("tile size", tile_size, tuple(TILE_SIZES), self.tile_size)
             per_page = _one_of("number of tiles", per_page, PAGE_SIZES, self.per_page)

@@ -58,7 +58,7 @@ def test_it_has_a_name_a_title_and_all_images_in_order(survey):
     assert all(SURVEY.ids[row.index] == row.id for row in rows)
     assert [row.score for row in listed(survey, "lowest")] == values[::-1]
     assert sorted(row.index for row in listed(survey, "random", seed=3)) == list(range(80))
-    with pytest.raises(ConfigError, match="order 'second look'"):
+    with pytest.raises(ConfigError, match="order 'second look' of an archive"):
         survey.order("second look")
 
 
@@ -230,6 +230,20 @@ def test_before_anything_is_scored_there_is_nothing_to_list(session, monkeypatch
         survey.order()
     assert survey.id_of("00") not in session.pictures
     assert not session.archive_scores
+
+
+def test_labels_are_listed_and_seen_while_a_new_cycle_has_not_come_to_them(make_session, session, survey):
+    labels = {survey.id_of("70"): "anomaly", survey.id_of("71"): "normal"}
+    session.label(labels)
+    assert session._teaching.wait(WAIT_S)
+    session.close()
+    session = make_session(labels=None)
+    (survey,) = session.archives.values()
+    cycle = survey.parts.begin("another", "Ranked by another.")
+    survey.parts.write_first(cycle, np.array([3]), ["03"], np.float32([0.5]))
+    assert [(row.id, row.score) for row in listed(survey, "recent")] == [("71", None), ("70", None)]
+    assert [row.id for row in listed(survey)] == ["03"]
+    assert session.thumbnail(survey.id_of("71"))
 
 
 def test_another_annotators_labels_of_the_archive_are_merged(make_session, session, survey, tmp_path):
