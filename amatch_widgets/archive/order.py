@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCANNED", "Chosen", "Order", "Row", "Scan"]
 
+_FEW = 200_000  # rows with a text in the id that are held in memory: to look through all ids takes long
 _NEAR = 5_000  # rows from the beginning that are found by themselves; beyond, where they lie is counted first
 
 
@@ -104,7 +105,9 @@ SCANNED = tuple(_HOW)
 
 
 class Scan:
-    """Very many images, found anew in their files for each page; none is held in memory.
+    """Very many images, found anew in their files for each page.
+
+    None is held in memory, but for the positions and scores of a few that have a text in their ids.
 
     Parameters
     ----------
@@ -154,15 +157,18 @@ class Scan:
         if left_out:
             self._wheres.append('"index" NOT IN (SELECT unnest($left_out))')
             self._values["left_out"] = list(map(int, left_out))
+        self._has_text = bool(contains)
         self._seed = {"seed": seed} if how == "random" else {}
 
     def __len__(self) -> int:
-        return self._n
+        return self._n if self._few is None else len(self._few)
 
     def rows(self, start: int, n: int) -> list[Row]:
         """Return `n` images, after `start` others; far from the beginning it takes two looks."""
         if n < 1 or start >= len(self):
             return []
+        if self._few is not None:
+            return self._named([(index, score) for _, index, score in self._few[start : start + n]])
         if start + n <= _NEAR:
             return self._named(self._narrow(start, n))
         steps, ends = self._steps
@@ -174,6 +180,8 @@ class Scan:
 
     def place(self, index: int) -> int | None:
         """Return the place of an image; None if it is not listed."""
+        if self._few is not None:
+            return next((k for k, row in enumerate(self._few) if row[1] == index), None)
         key = self._key(index)
         if key is None:
             return None
@@ -192,6 +200,17 @@ class Scan:
             exact = self._narrow(0, 1, has_text, behind, sought=text.lower(), **values)
         found = exact or self._narrow(0, 1, has_text, sought=text.lower())
         return self.place(found[0][0]) if found else None
+
+    @functools.cached_property
+    def _few(self) -> list[tuple[Any, int, float | None]] | None:
+        """Return key, position and score of all that have the text in their ids; None if they are many."""
+        if not self._has_text:
+            return None
+        found = self._ask(
+            f'SELECT {self._how.key}, "index", score', then="LIMIT $most_held", most_held=_FEW + 1
+        )
+        rows = [] if found is None else found.fetchall()
+        return None if len(rows) > _FEW else sorted(rows, key=lambda row: row[:2])
 
     @functools.cached_property
     def _n(self) -> int:

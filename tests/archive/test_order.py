@@ -117,7 +117,9 @@ def test_images_without_a_score_are_listed_with_the_reason(scores):
     assert (made.place(400), made.seek("400", -1)) == (1, 1)
 
 
-def test_a_filter_and_what_is_left_out(scores, values):
+@pytest.mark.parametrize("few", [5, 5000])
+def test_a_filter_and_what_is_left_out(scores, values, few, monkeypatch):
+    monkeypatch.setattr(order, "_FEW", few)
     made = Scan(scores.now(), "highest", least=0.05, most=0.5, contains="RING", left_out=[10, 20, 3])
     listed = [
         i
