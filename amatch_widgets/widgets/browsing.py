@@ -129,7 +129,8 @@ class Browsing(Pages):
     @property
     def _is_settled(self) -> bool:
         """Whether the list on screen is the one that was asked for last."""
-        return self.place == self._shelf.place and (self.sort, self.show, self._only) == self._listed
+        is_asked_for = (self.sort, self.show, self._only) == self._listed
+        return not self.busy or (self.place == self._shelf.place and is_asked_for)
 
     def _ask(self, shelf: ImageList, ask: Callable[[], _T], use: Callable[[_T], None]) -> None:
         """Ask a list and use what it says: at once, or later if that takes longer than one waits for a key.
