@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amatch_widgets import demo, errors, events
+    from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.joined import JoinedSource, Subset
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.render import Rendering
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from amatch_widgets.widgets import Controls, Detail, Gallery, Plots, Preview
 
 __all__ = [
+    "ArchiveScores",
     "CatalogueSource",
     "Controls",
     "Detail",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ArchiveScores": "amatch_widgets.archive.scores",
     "CatalogueSource": "amatch_widgets.images.source",
     "Controls": "amatch_widgets.widgets",
     "Detail": "amatch_widgets.widgets",

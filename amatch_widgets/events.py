@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = [
+    "ArchiveBegun",
     "CycleDone",
     "EmbeddingProgress",
     "Event",
@@ -68,6 +69,13 @@ class ScoringProgress(Event):
     total: int
     images_per_s: float
     seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveBegun(Event):
+    """The images of the archive of this name are being scored; what is scored can be looked at."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 queries    two cycles of synthetic scores, in the Parquet parts that a scoring writes; then the top page, a
            page far down, filters by score and by id, the histogram, and the top with its ranks before
+gallery    pages of the same scores as the gallery asks for them: the first of each order, and others
 ids        ten million ids of each kind of source, and the way back from one: seconds and memory (files in
            folders: a tenth, as they are made one by one)
 formats    images/s of `score_missing` on files of each format, against the bare model on images in memory,
@@ -47,26 +48,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAGE = 48
-WHAT = ("queries", "ids", "formats", "memory", "cluster", "reading")
+_LABELLED = 3000
+WHAT = ("queries", "gallery", "ids", "formats", "memory", "cluster", "reading")
 _BY_NAME = ("kill", "gpu")
 
 
 def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     """Time each question on `n` rows; the files stay for the next run."""
-    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
-    from amatch_widgets.archive.scores import ArchiveScores  # noqa: PLC0415
+    from amatch_widgets.archive.scores import ArchiveScores  # noqa: PLC0415 (in the child process alone)
 
-    parts = Parts.create(folder / f"rows-{n}", fingerprint="synthetic", n_images=n, spec={})
     started = time.perf_counter()
-    for number in (1, 2):
-        cycle = parts.begin(f"model {number}", "")
-        for part in parts.missing(cycle):
-            start, stop = parts.bounds(part)
-            rng = np.random.default_rng((number, part))
-            ids = [f"tile_{i // 5000:05d}/cutout_{i:09d}" for i in range(start, stop)]
-            # Most are low and a few are high, as of a survey.
-            scores = rng.beta(0.5, 8, stop - start).astype(np.float32)
-            parts.write(cycle, part, ids=ids, scores=scores, problems={})
+    parts = _rows(n, folder)
     made_s = time.perf_counter() - started
     scores = ArchiveScores(parts)
     asked: dict[str, Callable[[], object]] = {
@@ -84,6 +76,62 @@ def queries(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     seconds = {name: _median(ask, repeats) for name, ask in asked.items()}
     size = sum(path.stat().st_size for path in parts.root.rglob("*.parquet"))
     return {"n": n, "made_s": round(made_s), "bytes_a_row": round(size / n / 2, 2), "seconds": seconds}
+
+
+def gallery(n: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """Time what the gallery asks of `n` rows: each list made anew, with 3,000 labels on the highest."""
+    from amatch_widgets.labels import LabelStore  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.session.archive import Archive  # noqa: PLC0415
+    from amatch_widgets.session.selection import Filter  # noqa: PLC0415
+    from amatch_widgets.widgets.archive_shelf import ArchiveShelf  # noqa: PLC0415
+
+    parts, labels = _rows(n, folder), LabelStore(None)
+    archive = Archive("rows", parts.root, labels)
+    rows = archive.order("highest").rows(0, _LABELLED)
+    archive.remember(rows)
+    labels.set({archive.id_of(row.id): ("anomaly", "normal")[k % 2] for k, row in enumerate(rows)})
+
+    def shelf(sort: str = "highest", show: str = "unlabelled", **only: Any) -> ArchiveShelf:
+        return ArchiveShelf(archive, sort, show, Filter(**only), seed=0)  # type: ignore[arg-type]
+
+    def turns(number: int, **options: Any) -> Callable[[], object]:
+        made = shelf(**options)
+        made.take(0, _PAGE)  # was looked at before
+        return lambda: made.take(number, _PAGE)
+
+    far = n // _PAGE // 2
+    asked: dict[str, Callable[[], object]] = {
+        "first page": lambda: shelf().take(0, _PAGE),
+        "next page": turns(1),
+        "page 100": turns(99),
+        "jump to the middle": lambda: shelf(show="all").take(far, _PAGE),
+        "page after it": turns(far + 1, show="all"),
+        "lowest": lambda: shelf("lowest").take(0, _PAGE),
+        "uncertain": lambda: shelf("uncertain").take(0, _PAGE),
+        "random": lambda: shelf("random").take(0, _PAGE),
+        "rising": lambda: shelf("rising").take(0, _PAGE),
+        "labelled": lambda: shelf(show="labelled").take(0, _PAGE),
+        "filter by score and id": lambda: shelf(least=0.2, most=0.9, contains="0777").take(0, _PAGE),
+    }
+    return {"n": n, "seconds": {name: _median(ask, repeats) for name, ask in asked.items()}}
+
+
+def _rows(n: int, folder: Path) -> Any:
+    """Return parts with two cycles of `n` synthetic scores; the files stay for the next run."""
+    from amatch_widgets.archive.parts import Parts  # noqa: PLC0415 (in the child process alone)
+
+    parts = Parts.create(folder / f"rows-{n}", fingerprint="synthetic", n_images=n, spec={})
+    for number in (1, 2):
+        there = {cycle.key: cycle for cycle in parts.cycles()}
+        cycle = there.get(f"model {number}") or parts.begin(f"model {number}", "")
+        for part in parts.missing(cycle):
+            start, stop = parts.bounds(part)
+            rng = np.random.default_rng((number, part))
+            ids = [f"tile_{i // 5000:05d}/cutout_{i:09d}" for i in range(start, stop)]
+            # Most are low and a few are high, as of a survey.
+            scores = rng.beta(0.5, 8, stop - start).astype(np.float32)
+            parts.write(cycle, part, ids=ids, scores=scores, problems={})
+    return parts
 
 
 def ids(n: int) -> list[dict[str, Any]]:
@@ -314,6 +362,7 @@ def _has_cuda() -> bool:
 # What each is called with, and how what it finds is shown.
 _MEASURE: dict[str, Callable[[argparse.Namespace], Any]] = {
     "queries": lambda given: [_alone(queries, 10**k, given.folder, given.repeats) for k in given.rows],
+    "gallery": lambda given: [_alone(gallery, 10**k, given.folder, given.repeats) for k in given.rows],
     "ids": lambda given: ids(given.ids),
     "formats": lambda given: _alone(formats, given.images, given.repeats),
     "memory": lambda _: [_alone(memory, 10**power) for power in (4, 5, 6)],
@@ -326,6 +375,10 @@ _SHOW: dict[str, Callable[[Any], list[list[Any]]]] = {
     "queries": lambda found: [
         ["rows", "bytes a row and cycle", *found[0]["seconds"]],
         *([f"{r['n']:.0e}", r["bytes_a_row"], *(f"{s:.2f} s" for s in r["seconds"].values())] for r in found),
+    ],
+    "gallery": lambda found: [
+        ["rows", *found[0]["seconds"]],
+        *([f"{r['n']:.0e}", *(f"{s:.2f} s" for s in r["seconds"].values())] for r in found),
     ],
     "ids": lambda found: [
         ["source", "ids", "opened, s", "an id found, ms", "more memory, MB"],

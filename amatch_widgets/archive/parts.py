@@ -159,6 +159,14 @@ class Parts:
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(root / _MANIFEST, error) from error
 
+    def source(self) -> tuple[str, dict[str, Any]]:
+        """Return the fingerprint of the images, and what is needed to open them again."""
+        manifest = _read_json(self.root / _MANIFEST)
+        try:
+            return str(manifest["fingerprint"]), dict(manifest["source"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.root / _MANIFEST, error) from error
+
     @property
     def n_parts(self) -> int:
         """How many parts a whole cycle has."""
@@ -226,7 +234,11 @@ class Parts:
     def files_of(self, cycle: Cycle, parts: Iterable[int]) -> list[str]:
         """Return the paths of some parts of a cycle, as far as they are there."""
         there = set(self.done(cycle))
-        return [str(self._path(cycle, part)) for part in sorted(there.intersection(parts))]
+        return self.paths(cycle, sorted(there.intersection(parts)))
+
+    def paths(self, cycle: Cycle, parts: Iterable[int]) -> list[str]:
+        """Return where parts of a cycle lie, or will lie."""
+        return [str(self._path(cycle, part)) for part in parts]
 
     def n_problems(self, cycle: Cycle) -> int:
         """Count the images without a score in the parts of a cycle that are there; reads no rows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from amatch_widgets.errors import ConfigError, MissingExtraError, NotTrainedError
+from amatch_widgets.archive.snapshot import PASSED, Snapshot, connect, passing
+from amatch_widgets.errors import ConfigError, NotTrainedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,37 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ArchiveScores"]
 
-_PARTS = "FROM read_parquet($files, hive_partitioning = false) "
-_PARTS_AND_FIRST = (
-    "FROM (SELECT * FROM read_parquet($files, hive_partitioning = false) "
-    "UNION ALL SELECT * FROM read_parquet($first, hive_partitioning = false) "
-    'WHERE NOT list_contains($done, "index" // $part_rows)) '
+_TOP = 'SELECT "index", id, score {rows}' + PASSED + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset'
+_COUNT = "SELECT count(*) {rows}" + PASSED
+_HISTOGRAM = (
+    "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
+    "{rows}WHERE score IS NOT NULL GROUP BY bin"
 )
-
-
-def _questions(rows: str) -> dict[str, str]:
-    """Write all questions; what a user types comes as a value, and never as a part of one."""
-    passed = (
-        rows + "WHERE score >= $least AND score <= $most "
-        "AND ($text = '' OR contains(CASE WHEN $has_case THEN lower(id) ELSE id END, $text)) "
-    )
-    return {
-        "top": 'SELECT "index", id, score ' + passed + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset',
-        "count": "SELECT count(*) " + passed,
-        "histogram": "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
-        + rows
-        + "WHERE score IS NOT NULL GROUP BY bin",
-        "of": 'SELECT "index", score '
-        + rows
-        + 'WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL',
-        "problems": 'SELECT "index", id, problem '
-        + rows
-        + 'WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n',
-        "n_problems": "SELECT count(*) " + rows + "WHERE problem IS NOT NULL",
-    }
-
-
-_OF_PARTS, _OF_PARTS_AND_FIRST = _questions(_PARTS), _questions(_PARTS_AND_FIRST)
+_OF = 'SELECT "index", score {rows}WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL'
+_NAMED = 'SELECT "index", id {rows}WHERE id IN (SELECT unnest($names))'
+_PROBLEMS = 'SELECT "index", id, problem {rows}WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n'
+_N_PROBLEMS = "SELECT count(*) {rows}WHERE problem IS NOT NULL"
 
 
 class ArchiveScores:
@@ -79,7 +58,7 @@ class ArchiveScores:
     """
 
     def __init__(self, parts: Parts, cycle: Cycle | None = None) -> None:
-        self._duckdb = _duckdb().connect()
+        self._duckdb = connect()
         self._parts = parts
         begun = [c for c in parts.cycles() if parts.done(c) or parts.first(c)] if cycle is None else [cycle]
         if not begun:
@@ -117,14 +96,14 @@ class ArchiveScores:
             Columns index (position in the source), id, score; of equal scores the smaller index first.
         """
         _check(n, offset, least, most)
-        found = self._ask("top", n=n, offset=offset, least=least, most=most, text=contains)
+        found = self.now().ask(_TOP, n=n, offset=offset, **passing(least, most, contains))
         table: pd.DataFrame = found.df()
         return table
 
     def count(self, *, least: float = 0.0, most: float = 1.0, contains: str = "") -> int:
         """Count the images with a score that pass a filter; see `top`."""
         _check(0, 0, least, most)
-        return int(self._ask("count", least=least, most=most, text=contains).fetchone()[0])
+        return int(self.now().ask(_COUNT, **passing(least, most, contains)).fetchone()[0])
 
     def histogram(self, bins: int = 50) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Count the scores in equal steps from 0 to 1.
@@ -141,7 +120,7 @@ class ArchiveScores:
         """
         if bins < 1:
             raise ConfigError(f"histogram(bins={bins!r}): at least 1 is needed.")
-        found = self._ask("histogram", bins=bins).fetchnumpy()
+        found = self.now().ask(_HISTOGRAM, bins=bins).fetchnumpy()
         counts = np.zeros(bins, np.int64)
         counts[np.asarray(found["bin"], np.int64)] = found["n"]
         return counts, np.linspace(0, 1, bins + 1)
@@ -149,13 +128,20 @@ class ArchiveScores:
     def of(self, indices: Iterable[int]) -> dict[int, float]:
         """Return the scores of some images by their positions in the source; those without are left out."""
         wanted = sorted({int(i) for i in indices})
-        rows = self._parts.part_rows
-        first = self._parts.first(self.cycle)  # of the same model: an image has the same score there
-        files = self._parts.files_of(self.cycle, {i // rows for i in wanted}) + ([first] if first else [])
-        if not files:
+        found = self.now().ask(_OF, of=wanted, wanted=wanted)
+        if found is None:
             return {}
-        found = self._ask("of", files=files, wanted=wanted).fetchnumpy()
+        found = found.fetchnumpy()
         return dict(zip(found["index"].tolist(), found["score"].tolist(), strict=True))
+
+    def positions(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the positions in the source of some images; what is not scored yet is left out."""
+        found = self.now().ask(_NAMED, names=list(ids)).fetchnumpy()
+        return dict(zip(found["id"].tolist(), found["index"].tolist(), strict=True))
+
+    def now(self) -> Snapshot:
+        """Return what is there now, to be asked more than once."""
+        return Snapshot(self._duckdb, self._parts, self.cycle)
 
     def rising(self, n: int = 100, *, since: Cycle | None = None) -> pd.DataFrame:
         """Return the highest scores, and which rank each had in an earlier cycle.
@@ -217,31 +203,13 @@ class ArchiveScores:
 
     def problems(self, n: int = 100) -> pd.DataFrame:
         """Return the first `n` images that cannot be read: index, id, problem."""
-        table: pd.DataFrame = self._ask("problems", n=n).df()
+        table: pd.DataFrame = self.now().ask(_PROBLEMS, n=n).df()
         return table
 
     @property
     def n_problems(self) -> int:
         """How many images cannot be read."""
-        return int(self._ask("n_problems").fetchone()[0])
-
-    def _ask(self, what: str, *, files: list[str] | None = None, **values: Any) -> Any:
-        """Ask some files, by default all that there are: the parts, and what was scored before them."""
-        question, parts = _OF_PARTS[what], self._parts
-        if files is None:
-            done, first = parts.done(self.cycle), parts.first(self.cycle)
-            files = parts.files_of(self.cycle, done)
-            if first is not None and len(done) < parts.n_parts:
-                if files:
-                    question = _OF_PARTS_AND_FIRST[what]
-                    values |= {"first": first, "done": done, "part_rows": parts.part_rows}
-                else:
-                    files = [first]
-        if "text" in values:
-            # Lower case takes as long again, and digits have none.
-            text = values["text"]
-            values |= {"text": text.lower(), "has_case": text.lower() != text.upper()}
-        return self._duckdb.cursor().execute(question, {"files": files, **values})
+        return int(self.now().ask(_N_PROBLEMS).fetchone()[0])
 
 
 def _check(n: int, offset: int, least: float, most: float) -> None:
@@ -249,13 +217,3 @@ def _check(n: int, offset: int, least: float, most: float) -> None:
         raise ConfigError(f"n={n!r}, offset={offset!r}: both must be 0 or more.")
     if not 0 <= least <= most <= 1:
         raise ConfigError(f"least={least!r}, most={most!r}: allowed are scores from 0 to 1, the least first.")
-
-
-def _duckdb() -> Any:
-    try:
-        return importlib.import_module("duckdb")
-    except ImportError as error:
-        raise MissingExtraError(
-            "To look at the scores of an archive, DuckDB is needed. Type: pip install "
-            "'amatch-widgets[archive]', then restart the kernel."
-        ) from error

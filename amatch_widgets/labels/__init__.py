@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amatch_widgets.labels.own import OwnLabels
 from amatch_widgets.labels.store import ANOMALY, CLASSES, NORMAL, SPLITS, TEST, TRAIN, Label, LabelStore
 
-__all__ = ["ANOMALY", "CLASSES", "NORMAL", "SPLITS", "TEST", "TRAIN", "Label", "LabelStore"]
+__all__ = ["ANOMALY", "CLASSES", "NORMAL", "SPLITS", "TEST", "TRAIN", "Label", "LabelStore", "OwnLabels"]

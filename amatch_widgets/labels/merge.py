@@ -18,7 +18,7 @@ from amatch_widgets.labels.table import write_rows
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -155,7 +155,7 @@ def merge(
     theirs: Sequence[Label],
     *,
     name: str,
-    ids: Collection[str],
+    ids: Container[str],
     take: Take | None = None,
     only: Collection[str] | None = None,
 ) -> MergeResult:
@@ -167,7 +167,7 @@ def merge(
         All lines of both journals, oldest first.
     name : str
         The other session, for the reason beside what is taken over.
-    ids : collection of str
+    ids : container of str
         The ids of the images that labels may be for.
     take : {"theirs", "mine", "newest"}, optional
         How disagreements are settled; by default they are left as they are.

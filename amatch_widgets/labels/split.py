@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from amatch_widgets.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 __all__ = ["SPLITS", "TEST", "TRAIN", "Splits"]
 
@@ -31,6 +31,8 @@ class Splits:
     ----------
     test_share : float, in [0, 0.5]
         Share of the labels of a class to hold out.
+    own : container of str, optional
+        The ids of the images that are measured on. Labels of others train, and are not counted.
 
     Raises
     ------
@@ -42,10 +44,11 @@ class Splits:
     Thread safety: none of its own; the `LabelStore` that owns it calls it under its writing lock.
     """
 
-    def __init__(self, test_share: float) -> None:
+    def __init__(self, test_share: float, own: Container[str] | None = None) -> None:
         if not 0 <= test_share <= _MAX_TEST_SHARE:
             raise ConfigError(f"test_share is {test_share!r}; it must lie between 0 and {_MAX_TEST_SHARE}.")
         self._run = round(1 / test_share) if test_share else 0
+        self._own = own
         self._splits: dict[str, str] = {}
         self._n: Counter[str] = Counter()  # images per class of their first label
 
@@ -70,6 +73,8 @@ class Splits:
         n = self._n.copy()
         splits = {}
         for image_id, label in labels.items():
+            if not self._is_own(image_id):
+                continue  # it trains
             if image_id in self._splits:
                 splits[image_id] = self._splits[image_id]
             elif label is not None:
@@ -80,9 +85,12 @@ class Splits:
 
     def note(self, image_id: str, label: str, split: str) -> None:
         """Keep the split of an image's first label; later ones change nothing."""
-        if image_id not in self._splits:
+        if image_id not in self._splits and self._is_own(image_id):
             self._splits[image_id] = split
             self._n[label] += 1
+
+    def _is_own(self, image_id: str) -> bool:
+        return self._own is None or image_id in self._own
 
     def _next(self, label: str, position: int) -> str:
         """Return the split of the image at `position` (from 0) among those first labelled `label`."""

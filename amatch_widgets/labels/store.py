@@ -12,7 +12,7 @@ import dataclasses
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class LabelStore:
         Share of the labels of each class that is held out to measure with. The first 4 labels
         of a class always train; after that one of each ``round(1 / test_share)`` is held out.
         0 holds out nothing. Labels that already have their split keep it.
+    own : container of str, optional
+        The ids of the images that are measured on, by default all; labels of others train.
 
     Raises
     ------
@@ -55,7 +57,9 @@ class LabelStore:
     during a write, so that readers do not wait for the disk.
     """
 
-    def __init__(self, path: Path | None, *, test_share: float = 0.25) -> None:
+    def __init__(
+        self, path: Path | None, *, test_share: float = 0.25, own: Container[str] | None = None
+    ) -> None:
         self.path = path
         self._writing = threading.Lock()
         self._lock = threading.Lock()
@@ -64,7 +68,7 @@ class LabelStore:
         self._history: list[Label] = []
         self._tags: Counter[str] = Counter()  # kept as labels come: asked for after each of them
         self._actions = Actions()
-        self._splits = Splits(test_share)
+        self._splits = Splits(test_share, own)
         self._closed = False
         self._journal = None if path is None else Journal(path)
         if self._journal is not None:

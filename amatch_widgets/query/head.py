@@ -23,7 +23,7 @@ from ._evidence import Labelled, choose_spaces, regression
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["InstantFit", "InstantHead", "logit_of", "score_of"]
+__all__ = ["InstantFit", "InstantHead", "Outside", "logit_of", "score_of"]
 
 _Floats = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ class InstantFit:
         pool that the prototypes of the others rank above it; the lower the better, and -1 for a
         random ranking. NaN with fewer than 2 anomalies.
     n_anomalies : int
-        Labelled anomalies that have a vector.
+        Labelled anomalies that have a vector, those from outside too.
     n_normals : int
         Labelled normals that have a vector.
     weights : ndarray of float32, shape (D,), or None
@@ -78,6 +78,32 @@ class InstantFit:
     n_normals: int
     weights: _Floats | None
     bias: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outside:
+    """Labelled images that are not of the pool, and are learnt from all the same.
+
+    Parameters
+    ----------
+    vectors : ndarray of float16, shape (M, D)
+        Of the same network and projection as the pool's.
+    classes : ndarray of int64, shape (M,)
+        1 (anomaly) or 0 (normal).
+    """
+
+    vectors: NDArray[np.float16]
+    classes: NDArray[np.int64]
+
+    @classmethod
+    def nothing(cls) -> Outside:
+        """Return none of them."""
+        return cls(np.empty((0, 0), np.float16), np.empty(0, np.int64))
+
+    def beside(self, rows: _Floats, label: int) -> _Floats:
+        """Return rows of the pool, and behind them those of one class from outside."""
+        mine = self.classes == label
+        return np.concatenate([rows, self.vectors[mine].astype(np.float32)]) if mine.any() else rows
 
 
 class InstantHead:
@@ -121,13 +147,15 @@ class InstantHead:
         self._pool = self._rows(self._pool_at)
         self._variances = self._pool.var(0) if len(usable) else np.zeros(vectors.shape[1], np.float32)
 
-    def fit(self, labels: Mapping[int, int]) -> InstantFit:
+    def fit(self, labels: Mapping[int, int], outside: Outside | None = None) -> InstantFit:
         """Rank all images by the labels given so far.
 
         Parameters
         ----------
         labels : mapping of int to int
             Index of an image to 1 (anomaly) or 0 (normal). Images without a vector are left out.
+        outside : Outside, optional
+            Labelled images that are not ranked.
 
         Returns
         -------
@@ -141,11 +169,13 @@ class InstantHead:
         """
         anomalies, normals = self._sorted(labels)
         is_other = ~np.isin(self._pool_at, np.concatenate([anomalies, normals]))
+        more = Outside.nothing() if outside is None else outside
+        found, usual = more.beside(self._rows(anomalies), 1), more.beside(self._rows(normals), 0)
         with one_thread():
-            if len(anomalies):
-                scale = self._scale(len(anomalies))
+            if len(found):
+                scale = self._scale(len(found))
                 pool: _Floats = self._pool * scale
-                known = Labelled(self._rows(anomalies) * scale, self._rows(normals) * scale, pool[is_other])
+                known = Labelled(found * scale, usual * scale, pool[is_other])
                 weights, log_rank = choose_spaces(known, self._spaces)
                 direction = self._direction(known, weights, pool)
                 low, high = self._expected(known, weights, pool, pool @ direction)
@@ -155,14 +185,14 @@ class InstantHead:
             else:
                 logit_weights, bias = None, 0.0
                 weights, log_rank = np.full(len(self._spaces), 1 / len(self._spaces), np.float32), np.nan
-                scores = self._by_rank(self._novelty(self._rows(normals)))
+                scores = self._by_rank(self._novelty(usual))
         return InstantFit(
             scores=scores,
-            kind="labels" if len(anomalies) else "novelty",
+            kind="labels" if len(found) else "novelty",
             space_weights=tuple(weights.tolist()),
             held_out_log_rank=float(log_rank),
-            n_anomalies=len(anomalies),
-            n_normals=len(normals),
+            n_anomalies=len(found),
+            n_normals=len(usual),
             weights=logit_weights,
             bias=bias,
         )

@@ -80,7 +80,7 @@ def write_report(session: Session, path: str | Path, n: int = 50) -> Path:
 
 
 def _head(session: Session, lines: Sequence[Label]) -> str:
-    found, metrics, counts = session.discovery, session.metrics, session.labels.counts()
+    found, metrics, counts = session.discovery, session.metrics, session.own_labels.counts()
     state = f"Session {session.path.name}"
     if lines:
         state += f", after the label of {_when(lines[-1].time)} UTC"

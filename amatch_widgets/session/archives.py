@@ -1,188 +1,211 @@
-"""Scores of images that are not the session's own: what ranks is sent out, the scores are looked at."""
+"""The images that are not the session's own, but were scored in it: which there are, and where."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from amatch_widgets.archive.cluster import choose_precision, score_on_cluster
-from amatch_widgets.archive.devices import Together, devices_of
-from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.archive.run import part_rows_for, score_missing
-from amatch_widgets.archive.scores import ArchiveScores
-from amatch_widgets.errors import NotTrainedError
-from amatch_widgets.events import Event, Message
-from amatch_widgets.images.stream import reading_threads
+from amatch_widgets.errors import LabelError, WorkspaceError
+from amatch_widgets.session.archive import SEPARATOR, Archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Container
 
-    from amatch_widgets.archive.ranker import Model, Ranker
+    from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.learn.backbone import Classifier
-    from amatch_widgets.learn.inference import Precision
-    from amatch_widgets.learn.start import Start
-    from amatch_widgets.session.manifest import Manifest
-    from amatch_widgets.session.scoreboard import Scoreboard
+    from amatch_widgets.labels import Label, LabelStore
 
 __all__ = ["Archives"]
 
+_log = logging.getLogger(__name__)
+_ELSEWHERE = "elsewhere.json"  # which archives have their scores outside the session folder, and where
+
 
 class Archives:
-    """Score archives with what ranks in a session.
+    """The archives of a session, found again by the next kernel.
 
     Parameters
     ----------
     folder : Path
-        Where the scores lie, each archive's in a folder of its own.
-    manifest : callable
-        Returns the manifest as it is now.
-    board : Scoreboard
-    begin : callable
-        Returns the instant tier's ranking as the start of a training, or None.
-    trained : callable
-        Returns the trained model.
+        Where the scores lie, each archive's in a folder of its own, unless its user names another.
+    labels : LabelStore
+    is_taken : callable
+        Takes a text; whether it occurs in an id of the session's own images.
+
+    Attributes
+    ----------
+    notices : list of str
+        What the user should know of the archives of last time, in plain words.
 
     Notes
     -----
-    Thread safety: `job` belongs on the worker's thread, all else may be called from any.
+    Thread safety: ``_lock`` guards ``_elsewhere`` and the file, and the making of ``_known``, which is
+    replaced as a whole; all may be called from any thread.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        manifest: Callable[[], Manifest],
-        board: Scoreboard,
-        begin: Callable[[], Start | None],
-        trained: Callable[[], Classifier],
-    ) -> None:
-        self._folder, self._manifest, self._board = folder, manifest, board
-        self._begin, self._trained = begin, trained
+    def __init__(self, folder: Path, labels: LabelStore, is_taken: Callable[[str], bool]) -> None:
+        self._folder, self._labels, self._is_taken = folder, labels, is_taken
+        self._lock = threading.Lock()
+        self._known: dict[str, Archive] = {}
+        self.notices: list[str] = []
+        self._elsewhere = self._read()
+        self._find_known()
 
-    def check(self, archive: ImageSource) -> None:
-        """Refuse images that the model was not made for, before anything is done.
+    def known(self) -> dict[str, Archive]:
+        """Return the archives that were ever scored, by name, in the order in which they were."""
+        return dict(self._known)
+
+    def of(self, image_id: str) -> Archive | None:
+        """Return the archive that an image belongs to by its name; None for the session's own."""
+        name, separator, _ = image_id.partition(SEPARATOR)
+        return self._known.get(name) if separator else None
+
+    def named(self, name: str) -> Archive:
+        """Return an archive by its name, or by its title where no other has it.
 
         Raises
         ------
-        SourceError
-            If they have other bands or another number of channels.
-        NotTrainedError
-            If nothing ranks yet.
+        LabelError
+            If there is none.
         """
-        ranked_by = self._board.ranked_by
-        if ranked_by in (None, "novelty"):
-            raise NotTrainedError(
-                "Nothing ranks yet that could score other images. Label an anomaly and make the embeddings "
-                "(session.embed()), or train: session.train()."
-            )
-        if ranked_by in ("deep", "both") and self._board.origin:
-            raise NotTrainedError(
-                f"The {self._board.deep_name} takes part in the ranking, and only its scores are here. Train "
-                "first, session.train(), to score other images."
-            )
-        self._manifest().image.check(archive)
+        known = self.known()
+        found = [known[name]] if name in known else [a for a in known.values() if a.title == name]
+        if len(found) != 1:
+            there = ", ".join(map(repr, known)) or "none yet: session.score(images) makes one"
+            raise LabelError(f"{name!r} names {len(found)} archives of this session. There are {there}.")
+        return found[0]
+
+    def lines(self) -> dict[str, Label]:
+        """Return what is said of the images of all archives, by their names in the session."""
+        known = self._known
+        if not known:
+            return {}
+        said = {**self._labels.unlabelled(), **self._labels.current()}
+        return {i: line for i, line in said.items() if i.partition(SEPARATOR)[0] in known and SEPARATOR in i}
+
+    def with_own(self, own: Container[str]) -> Container[str]:
+        """Return all ids that labels may be for: these, and whatever may be an image of an archive."""
+        return _Ids(own, self.of)
 
     def path_of(self, archive: ImageSource) -> Path:
-        """Return the folder that an archive's scores lie in by default."""
-        name = re.sub(r"[^\w.-]+", "-", archive.name).strip("-.") or "archive"
-        return self._folder / f"{name}-{archive.fingerprint()[:8]}"
-
-    def job(self, archive: ImageSource, path: Path, client: Any = None) -> Iterator[Event]:
-        """Score the parts of an archive that are not there yet, by what ranks now."""
-        ranker = self.ranker()
-        parts = Parts.create(
-            path,
-            fingerprint=archive.fingerprint(),
-            n_images=len(archive),
-            spec=archive.spec(),
-            part_rows=part_rows_for(len(archive), getattr(archive, "chunk", 1)),
-        )
-        config = self._manifest().train
-        device, batch_size = config.device, config.score_batch
-        cycle = parts.begun(ranker.key)
-        if cycle is None:
-            # Once, by who will score: the rows of a cycle are of one precision, whoever makes them.
-            if client is None:
-                precision = ranker.choose_precision(device)
-            else:
-                precision = yield from choose_precision(client, ranker, len(archive), device=device)
-            cycle = parts.begin(ranker.key, ranker.note, precision)
-        ranker = replace(ranker, precision=cast("Precision", cycle.precision))
-        if parts.missing(cycle):
-            if client is None:
-                score = Together([ranker.ready(name) for name in devices_of(device)])
-                how: Any = archive, ranker.image, score, parts, cycle
-                yield from score_first(*how, batch_size=batch_size, threads=reading_threads())
-                yield from score_missing(*how, batch_size=batch_size, threads=reading_threads())
-            else:
-                yield from score_on_cluster(
-                    client, archive, ranker, parts, cycle, device=device, batch_size=batch_size
-                )
-        n_problems = parts.n_problems(cycle)
-        if n_problems:
-            yield Message(
-                "warning",
-                f"{n_problems:,} of {len(archive):,} images of {archive.name!r} could not be read and have "
-                "no score; they are listed as problems.",
-            )
+        """Return the folder of an archive's scores: where they are, else one in the session folder."""
+        fingerprint = archive.fingerprint()
+        for known in self.known().values():
+            if known.fingerprint == fingerprint:
+                return known.folder
+        return self._folder / self._new_name(archive, fingerprint)
 
     def scores(self) -> dict[str, ArchiveScores]:
-        """Return the scores of all archives in the session folder, by the names of their folders."""
-        if not self._folder.is_dir():
-            return {}
+        """Return the scores of all archives that have any, by name."""
         found = {}
-        for path in sorted(self._folder.iterdir()):
-            if (path / "archive.json").exists():
-                parts = Parts.open(path)
-                if any(parts.done(cycle) for cycle in parts.cycles()):
-                    found[path.name] = ArchiveScores(parts)
+        for name, archive in self.known().items():
+            if any(archive.parts.done(cycle) for cycle in archive.parts.cycles()):
+                found[name] = archive.scores
         return found
 
-    def ranker(self) -> Ranker:
-        """Return what ranks now, to be used on any images; on the worker's thread.
+    def note(self, source: ImageSource, path: Path) -> Archive:
+        """Take note of an archive that is being scored, so that the next kernel finds it too.
+
+        Parameters
+        ----------
+        source : ImageSource
+        path : Path
+            Where its scores are; `Parts` were made there.
 
         Raises
         ------
-        NotTrainedError
-            If nothing does.
+        WorkspaceError
+            If it cannot be written down.
         """
-        from amatch_widgets.archive.ranker import Ranker  # noqa: PLC0415 (imports scikit-learn)
+        path = path.absolute()  # the working directory may change
+        fingerprint, _ = Parts.open(path).source()  # to look through all ids again would take long
+        with self._lock:
+            found = next((a for a in self._known.values() if a.fingerprint == fingerprint), None)
+            if found is not None and found.folder == path:
+                found.use(source)
+                return found
+            is_here = path.parent == self._folder and self._is_free(path.name)
+            name = path.name if is_here else self._new_name(source, fingerprint)
+            name = name if found is None else found.name
+            archive = Archive(name, path, self._labels, source)
+            elsewhere = {**self._elsewhere, name: str(path)}
+            if is_here and name == path.name:
+                del elsewhere[name]
+            if elsewhere != self._elsewhere:
+                self._write(elsewhere)
+            self._elsewhere, self._known = elsewhere, {**self._known, name: archive}
+        return archive
 
-        board, image = self._board, self._manifest().image
-        ranked_by = board.ranked_by
-        if ranked_by == "deep":
-            return Ranker(ranked_by="deep", image=image, note=board.note, deep=self._deep())
-        start = self._begin() if ranked_by in ("instant", "both") else None
-        if start is None:
-            raise NotTrainedError("Nothing ranks any more that could score other images: label an anomaly.")
-        instant = self._instant(start)
-        blended = board.blended
-        if ranked_by == "instant" or blended is None:
-            return Ranker(ranked_by="instant", image=image, note=board.note, instant=instant)
-        ours, theirs, weight = blended
-        return Ranker.blended((instant, ours), (self._deep(), theirs), weight, image=image, note=board.note)
+    def _new_name(self, archive: ImageSource, fingerprint: str) -> str:
+        """Make a name with which no id of the session's own images begins."""
+        slug = re.sub(r"[^\w.-]+", "-", archive.name).strip("-.") or "archive"
+        name = f"{slug}-{fingerprint[:8]}"
+        while not self._is_free(name):
+            slug += "-"
+            name = f"{slug}-{fingerprint[:8]}"
+        return name
 
-    def _instant(self, start: Start) -> Model:
-        from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
-        from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
-        from amatch_widgets.learn.start import VectorClassifier  # noqa: PLC0415 (imports torch)
+    def _is_free(self, name: str) -> bool:
+        """Whether no id of the session's own images may be taken for one of an archive of this name."""
+        return SEPARATOR not in name and not self._is_taken(name + SEPARATOR)
 
-        config = self._manifest().train
-        base = build_classifier(
-            config.backbone,
-            channels=self._manifest().image.channels,
-            weights=config.weights,
-            seed=config.seed,
-        )
-        model = VectorClassifier(base, start.shape)
-        model.begin(start)
-        return Model.of(model, config.backbone)
+    def _find_known(self) -> None:
+        """Find the archives of last time; one that is out of reach must not bar the way to the labels."""
+        folders = {}
+        if self._folder.is_dir():
+            here = (path for path in sorted(self._folder.iterdir()) if (path / "archive.json").exists())
+            folders = {path.name: path for path in here if self._is_free(path.name)}
+        folders |= {name: Path(folder) for name, folder in self._elsewhere.items()}
+        for name, folder in folders.items():
+            try:
+                self._known[name] = Archive(name, folder, self._labels)
+            except WorkspaceError as error:
+                self.notices.append(
+                    f"The scores of the archive {name!r} cannot be looked at: {error} Its labels are kept."
+                )
 
-    def _deep(self) -> Model:
-        from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads((self._folder / _ELSEWHERE).read_text("utf-8"))
+            return {str(name): str(folder) for name, folder in found.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError) as error:
+            _log.exception("%s cannot be read", self._folder / _ELSEWHERE)
+            self.notices.append(
+                f"Which archives lie outside the session folder cannot be read: {error}. Score them again "
+                "with the same path=: it makes only what is missing."
+            )
+            return {}
 
-        return Model.of(self._trained(), self._manifest().train.backbone)
+    def _write(self, elsewhere: dict[str, str]) -> None:
+        file = self._folder / _ELSEWHERE
+        temporary = file.with_name(f".{file.name}.tmp")
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as lines:
+                json.dump(elsewhere, lines, indent=1)
+                lines.flush()
+                os.fsync(lines.fileno())
+            temporary.replace(file)
+        except OSError as error:
+            raise WorkspaceError(
+                f"{str(file)!r} cannot be written: {error.strerror or error}. Free some space, then score "
+                "again."
+            ) from error
+
+
+class _Ids:
+    def __init__(self, own: Container[str], archive_of: Callable[[str], Archive | None]) -> None:
+        self._own, self._archive_of = own, archive_of
+
+    def __contains__(self, image_id: object) -> bool:
+        if image_id in self._own:
+            return True
+        return isinstance(image_id, str) and self._archive_of(image_id) is not None

@@ -12,7 +12,7 @@ from amatch_widgets.query.audit import AuditDraw, draw_audit
 from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -53,14 +53,18 @@ class Audits:
         Read if it exists.
     labels : LabelStore
     seed : int
+    own : container of str, optional
+        The ids of the images that are drawn from, where the labels are of others too.
 
     Notes
     -----
     Thread safety: ``_lock`` guards the calls and the file; all may be called from any thread.
     """
 
-    def __init__(self, path: Path, labels: LabelStore, *, seed: int) -> None:
-        self._labels, self._seed = labels, seed
+    def __init__(
+        self, path: Path, labels: LabelStore, *, seed: int, own: Container[str] | None = None
+    ) -> None:
+        self._labels, self._seed, self._own = labels, seed, own
         self._lock = threading.Lock()
         self._calls: list[_Call] = []
         self._file = JsonLines(path)
@@ -130,7 +134,11 @@ class Audits:
 
         with self._lock:
             calls = list(self._calls)
-        now = {i: line.label == "anomaly" for i, line in self._labels.current().items()}
+        now = {
+            i: line.label == "anomaly"
+            for i, line in self._labels.current().items()
+            if self._own is None or i in self._own
+        }
         first: dict[str, int] = {}  # the line that labelled an image first
         for number, line in enumerate(self._labels.history()):
             if line.label is not None:

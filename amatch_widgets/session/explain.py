@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from amatch_widgets.errors import ImageReadError, NotTrainedError, StateError
-from amatch_widgets.session.embedding import digest
+from amatch_widgets.errors import ImageReadError, NotTrainedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.pixels import PixelPool
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.learn.embed import Embedder
-    from amatch_widgets.session.manifest import Manifest
+    from amatch_widgets.session.embedder import ReadyEmbedder
     from amatch_widgets.session.tiers import Ranking
 
 __all__ = ["Explainer", "Explanation"]
@@ -72,8 +70,7 @@ class Explainer:
     ----------
     source : ImageSource
     pool : PixelPool
-    manifest : callable
-        Returns the manifest as it is now.
+    embedder : ReadyEmbedder
     ranking : callable
         Returns what the instant tier ranks by now; None without embeddings.
     run : callable
@@ -81,7 +78,7 @@ class Explainer:
 
     Notes
     -----
-    Thread safety: any thread may ask but the worker's. ``_embedder`` belongs to the worker's thread.
+    Thread safety: any thread may ask but the worker's, on which the embedder is asked.
     """
 
     def __init__(
@@ -89,14 +86,12 @@ class Explainer:
         source: ImageSource,
         pool: PixelPool,
         *,
-        manifest: Callable[[], Manifest],
+        embedder: ReadyEmbedder,
         ranking: Callable[[], Ranking | None],
         run: Callable[[Callable[[], Explanation]], Explanation],
     ) -> None:
         self._source, self._pool, self._run = source, pool, run
-        self._manifest, self._ranking = manifest, ranking
-        # The one of last time: tens of MB, where making it anew takes longer than asking it.
-        self._embedder: tuple[dict[str, Any], Embedder] | None = None
+        self._embedder, self._ranking = embedder, ranking
 
     def __call__(self, index: int, *, coarse: bool = False) -> Explanation:
         """Explain the score of one image; see `Session.explain`."""
@@ -129,7 +124,7 @@ class Explainer:
         from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
         from amatch_widgets.query.head import score_of  # noqa: PLC0415 (imports scikit-learn)
 
-        embedder, fit = self._ready_embedder(ranking.key), ranking.fit
+        embedder, fit = self._embedder(ranking.key), ranking.fit
         assert fit.weights is not None  # as was asked before
         # Both maps in one, and without the rounding to float16 in between.
         matrix, shift = Projection.from_arrays(ranking.projection).as_affine()
@@ -146,31 +141,3 @@ class Explainer:
             score=float(score_of(logit)),
             patch_px=patch_sides(len(image), parts),
         )
-
-    def _ready_embedder(self, key: dict[str, Any]) -> Embedder:
-        """Return the network that the embeddings of this key were made with."""
-        from amatch_widgets.learn.backbone import build_classifier  # noqa: PLC0415 (imports torch)
-        from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415 (imports torch)
-        from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
-
-        if self._embedder is None or self._embedder[0] != key:
-            self._embedder, config = None, self._manifest().train
-            # It leaves the random numbers of a training alone.
-            model = build_classifier(
-                config.backbone,
-                channels=self._manifest().image.channels,
-                weights=config.weights,
-                seed=config.seed,
-            )
-            if digest(model) != key["weights"]:
-                raise StateError(
-                    "The weights of the network are others than those the embeddings were made with, so the "
-                    "score cannot be explained. Open a new session."
-                )
-            model = model.to(choose_device(config.device))
-            # In bfloat16 the maps of galaxies were up to a fifth of their range off: differences are small.
-            self._embedder = (
-                key,
-                Embedder(model, side=key["side"], n_views=key["n_views"], precision="float32"),
-            )
-        return self._embedder[1]

@@ -15,7 +15,7 @@ from amatch_widgets.session.regions import to_regions
 from amatch_widgets.session.tables import to_csv, to_fits, to_parquet, to_votable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import Label
 
-__all__ = ["check_ending", "shortlist", "write_shortlist", "write_whole"]
+__all__ = ["check_ending", "shortlist", "sky_of", "table_of", "write_shortlist", "write_whole"]
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Provenance], bytes]] = {
     ".csv": to_csv,
@@ -86,6 +86,45 @@ def shortlist(
         label that it has, and when; rank_instant and rank_deep, the ranks by each tier alone, which equal
         scores share, 0 where it has no score.
     """
+    ids = [source.ids[int(i)] for i in chosen]
+    tiers = _ranks(instant, chosen), _ranks(deep, chosen)
+    return table_of(ids, scores[chosen], ranks[chosen], history, sky=sky_of(source, chosen), tiers=tiers)
+
+
+def sky_of(source: ImageSource, chosen: Iterable[int]) -> npt.NDArray[np.float64]:
+    """Return right ascension and declination of images, ICRS, degrees, shape (M, 2); NaN where unknown."""
+    wanted = list(map(int, chosen))
+    sky = np.full((len(wanted), 2), np.nan)
+    if hasattr(source, "position"):
+        for k, index in enumerate(wanted):
+            sky[k] = position_of(source, index) or np.nan
+    return sky
+
+
+def table_of(
+    ids: Sequence[str],
+    scores: npt.NDArray[np.float32],
+    ranks: npt.NDArray[np.int64],
+    history: Iterable[Label],
+    *,
+    sky: npt.NDArray[np.float64],
+    tiers: tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None] = (None, None),
+    named: Callable[[str], str] = str,
+) -> pd.DataFrame:
+    """Put images into a table; see `shortlist`.
+
+    Parameters
+    ----------
+    ids : sequence of str, length M
+        In the source.
+    scores, ranks : ndarray of float32 and int64, shape (M,)
+    history : iterable of Label
+    sky : ndarray of float64, shape (M, 2)
+    tiers : tuple of ndarray of int64, shape (M,), optional
+        The ranks by the instant tier and by the trained model alone; 0 where they are not known.
+    named : callable
+        Takes an id, and returns what the image is called in the session.
+    """
     import pandas as pd  # noqa: PLC0415 (a third of a second that only tables need)
 
     said: dict[str, Label] = {}
@@ -95,20 +134,17 @@ def shortlist(
         if before is None or _reason(before) != _reason(line):  # else a star, a tag or a note
             given[line.image_id] = line
         said[line.image_id] = line
-    ids = [source.ids[i] for i in chosen]
-    lines = [said.get(i) for i in ids]
+    image_ids = list(map(named, ids))
+    lines = [said.get(i) for i in image_ids]
     origins = [
-        given[i] if line is not None and line.label else None for i, line in zip(ids, lines, strict=True)
+        given[i] if line is not None and line.label else None
+        for i, line in zip(image_ids, lines, strict=True)
     ]
-    sky = np.full((len(ids), 2), np.nan)
-    if hasattr(source, "position"):
-        for k, i in enumerate(chosen):
-            sky[k] = position_of(source, int(i)) or np.nan
     return pd.DataFrame(
         {
             "id": [_valid(i) for i in ids],
-            "score": scores[chosen],
-            "rank": pd.array(np.where(ranks[chosen] > 0, ranks[chosen], 0), dtype="Int64"),
+            "score": scores,
+            "rank": pd.array(np.where(ranks > 0, ranks, 0), dtype="Int64"),
             "label": ["" if line is None else line.label or "" for line in lines],
             "tags": ["" if line is None else _valid(";".join(line.tags)) for line in lines],
             "note": ["" if line is None else _valid(line.note) for line in lines],
@@ -117,8 +153,10 @@ def shortlist(
             "dec": sky[:, 1],
             "labelled_by": ["" if line is None else _valid(line.by) for line in origins],
             "labelled_at": ["" if line is None else line.time for line in origins],
-            "rank_instant": pd.array(_ranks(instant, chosen), dtype="Int64"),
-            "rank_deep": pd.array(_ranks(deep, chosen), dtype="Int64"),
+            **{
+                name: pd.array(np.zeros(len(ids), np.int64) if tier is None else tier, dtype="Int64")
+                for name, tier in zip(_TIERS, tiers, strict=True)
+            },
         }
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amatch_widgets.errors import ConfigError, LabelError
+import numpy as np
+
+from amatch_widgets.errors import ConfigError, LabelError, SourceError
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.session.cutouts import Cutouts, write_cutouts
-from amatch_widgets.session.export import check_ending, write_shortlist
+from amatch_widgets.session.export import check_ending, sky_of, table_of, write_shortlist
 from amatch_widgets.session.history import utc_now
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.provenance import Provenance, model_hash, software
@@ -28,7 +30,7 @@ _TRIES = 3
 class Exporting(Parts):
     """Tables and files of a `Session` for other programs."""
 
-    def export(self, path: str | Path, n: int | None = None) -> Path:
+    def export(self, path: str | Path, n: int | None = None, *, archive: str | None = None) -> Path:
         """Write a shortlist: the `n` highest scores, or all labelled images by score.
 
         The columns are those of `top`, and `model`, a digest of the weights that ranked. Every format but CSV
@@ -42,6 +44,9 @@ class Exporting(Parts):
             (table), or ``.reg`` (regions for DS9: the images that have a position, with their labels). One
             that exists is replaced, but for CSV only if it was written here.
         n : int, >= 1, optional
+        archive : str, optional
+            Name of an archive, whose images are written in place of the session's own; see `archives`. Their
+            ids are those that the archive has for them.
 
         Returns
         -------
@@ -59,10 +64,12 @@ class Exporting(Parts):
         WorkspaceError
             If it cannot be written, or is the label table that was imported: that is never
             changed.
+        LabelError
+            If there is no such archive.
         """
         path = Path(path).expanduser()
         check_ending(path)
-        table, provenance = self._shortlist(n)
+        table, provenance = self._shortlist(n) if archive is None else self._of_archive(archive, n)
         return write_shortlist(table, path, provenance, protected=self._tables)
 
     def export_cutouts(
@@ -115,7 +122,7 @@ class Exporting(Parts):
             chosen = self._board.choose(n)
         else:
             wanted = list(dict.fromkeys([image_ids] if isinstance(image_ids, str) else image_ids))
-            self._check_ids(wanted, " Nothing was written.")
+            self._check_own_ids(wanted, " Nothing was written.")
             chosen = self._board.places(wanted)
         ids = [self.source.ids[int(i)] for i in chosen]
         table = self._board.shortlist(chosen)
@@ -196,6 +203,35 @@ class Exporting(Parts):
             if self._board.version == version:
                 break
         return found
+
+    def _of_archive(self, name: str, n: int | None) -> tuple[pd.DataFrame, Provenance]:
+        archive = self._archives.named(name)
+        if n is not None and n < 0:
+            raise ConfigError(f"n is {n}; it must be 0 or more.")
+        found, scores = archive.order("highest", show="labelled" if n is None else "all"), archive.scores
+        rows = found.rows(0, len(found) if n is None else n)
+        values = np.array([np.nan if row.score is None else row.score for row in rows], np.float32)
+        ranks = np.zeros(len(rows), np.int64)
+        has = np.isfinite(values)
+        if has.any():
+            ranks[has] = scores.n_above(values[has]) + 1 if n is None else np.arange(1, len(rows) + 1)
+        try:
+            sky = sky_of(archive.source, (row.index for row in rows))
+        except SourceError:  # the images are away; what is known of them is not
+            sky = np.full((len(rows), 2), np.nan)
+        ids = [row.id for row in rows]
+        table = table_of(ids, values, ranks, self.labels.history(), sky=sky, named=archive.id_of)
+        return table, Provenance(
+            software=software(),
+            date=utc_now(),
+            session=self.path.name,
+            source=archive.title,
+            fingerprint=archive.fingerprint,
+            n_images=len(archive),
+            ranked_by="",
+            ranking=scores.cycle.note,
+            model=scores.cycle.key,
+        )
 
     def _provenance(self) -> Provenance:
         board = self._board

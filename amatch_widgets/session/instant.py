@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from amatch_widgets.query.head import InstantFit, InstantHead
+    from amatch_widgets.query.head import InstantFit, InstantHead, Outside
 
 __all__ = ["InstantTier"]
 
@@ -26,6 +26,8 @@ class InstantTier:
     ----------
     labels : callable
         Returns (version, {index: class}) of the labels to learn from.
+    outside : callable
+        Returns (version, Outside), labelled images that are not ranked.
     use : callable
         Takes each new fit and the labels it was made of, on this tier's thread.
     fail : callable
@@ -41,15 +43,17 @@ class InstantTier:
     def __init__(
         self,
         labels: Callable[[], tuple[int, Mapping[int, int]]],
+        outside: Callable[[], tuple[int, Outside]],
         use: Callable[[InstantFit, Mapping[int, int]], None],
         fail: Callable[[Exception], None],
         *,
         seed: int,
     ) -> None:
-        self._labels, self._use, self._fail, self._seed = labels, use, fail, seed
+        self._labels, self._outside = labels, outside
+        self._use, self._fail, self._seed = use, fail, seed
         self._changed = threading.Condition()
         self._head: InstantHead | None = None
-        self._fitted: tuple[int, int] | None = None  # (head's number, version of the labels)
+        self._fitted: tuple[int, int, int] | None = None  # (head's number, versions of the labels)
         self._number = 0
         self._is_closed = False
         self._thread: threading.Thread | None = None
@@ -97,7 +101,7 @@ class InstantTier:
     def fit(self, labels: Mapping[int, int]) -> InstantFit | None:
         """Fit to these labels, for the caller alone; nothing is kept. None without embeddings."""
         head = self._head
-        return None if head is None else head.fit(labels)
+        return None if head is None else head.fit(labels, self._outside()[1])
 
     def held_out(self, labels: Mapping[int, int]) -> dict[int, float]:
         """Judge each of these labels by fits that were not shown it; empty without embeddings."""
@@ -113,7 +117,7 @@ class InstantTier:
             self._thread.join()
 
     def _is_behind(self) -> bool:
-        return self._fitted != (self._number, self._labels()[0])
+        return self._fitted != (self._number, self._labels()[0], self._outside()[0])
 
     def _run(self) -> None:
         while True:
@@ -123,12 +127,13 @@ class InstantTier:
                     return
                 head, number = self._head, self._number
                 version, labels = self._labels()
+                outer, outside = self._outside()
             assert head is not None  # the thread starts with one
             try:
-                self._use(head.fit(labels), labels)
+                self._use(head.fit(labels, outside), labels)
             except Exception as error:  # noqa: BLE001 (the thread's border: the ranking before stays)
                 _log.exception("The instant tier could not be fitted to %d labels", len(labels))
                 self._fail(error)
             with self._changed:
-                self._fitted = (number, version)
+                self._fitted = (number, version, outer)
                 self._changed.notify_all()

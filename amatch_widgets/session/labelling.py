@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ class Labelling(Parts):
         action: int | None = None,
     ) -> None:
         self._check_ids(labels, " No label was changed.")
-        scores, step = self._board.of(labels)
+        scores, step = self._standing_of(labels)
         lines = self.labels.set(
             labels,
             by=self.annotator if by is None else by,
@@ -145,11 +145,23 @@ class Labelling(Parts):
         )
         self._tell(lines)
 
+    def _standing_of(self, image_ids: Iterable[str]) -> tuple[dict[str, float], int | None]:
+        """Return the scores of images, and the step of the trained model behind them, if it is one."""
+        ids = list(image_ids)
+        elsewhere = {i: self._archives.of(i) for i in ids if i not in self._index}
+        scores, step = self._board.of(i for i in ids if i in self._index)
+        for image_id, archive in elsewhere.items():
+            seen = None if archive is None else archive.standing(image_id)
+            if seen is not None:
+                scores[image_id] = seen
+        return scores, None if elsewhere else step
+
     def _tell(self, lines: Sequence[Label]) -> tuple[str, ...]:
         """Let everybody know of new lines of the journal; return the images they are about."""
         image_ids = tuple(line.image_id for line in lines)
         if image_ids:
             self._tiers.refit()
+            self._teaching.note()
             self.hub.publish(LabelsChanged(image_ids))
         return image_ids
 
@@ -260,15 +272,16 @@ class Labelling(Parts):
             place = Path(path).expanduser()
         except RuntimeError as error:
             raise LabelError(f"There is no such user as in {str(path)!r}. Write the path out.") from error
+        ids = self._archives.with_own(self._index)
         other = read_other_labels(
             place,
             own=self._workspace.labels,
             fingerprint=self.source.fingerprint(),
-            ids=self._index,
+            ids=ids,
         )
 
         def plan(mine: Sequence[Label]) -> MergeResult:
-            found = merge(mine, other.lines, name=other.name, ids=self._index.keys(), take=take, only=only)
+            found = merge(mine, other.lines, name=other.name, ids=ids, take=take, only=only)
             return dataclasses.replace(found, notice=other.notice, is_dry_run=dry_run)
 
         if dry_run:

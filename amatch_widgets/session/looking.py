@@ -71,8 +71,14 @@ class Looking(Parts):
         return self._tiers.note
 
     def standing(self, image_id: str) -> tuple[float | None, int | None]:
-        """Return the score of an image and its rank, counted from 1; None where it has no score."""
+        """Return the score of an image and its rank, counted from 1; None where it has no score.
+
+        An image of an archive has the score of when it was seen last, and no rank.
+        """
         self._check_ids([image_id])
+        archive = self._archives.of(image_id)
+        if image_id not in self._index and archive is not None:
+            return archive.standing(image_id), None
         scores = self.scores
         score = float(scores[self._index[image_id]])
         return (None, None) if np.isnan(score) else (score, 1 + int(np.count_nonzero(scores > score)))
@@ -85,7 +91,7 @@ class Looking(Parts):
     @property
     def discovery(self) -> Discovery:
         """How many anomalies each look has brought, and what the next page is likely to bring."""
-        return discovery(self.labels.history())
+        return discovery(self.own_labels.history())
 
     def query(
         self,
@@ -116,6 +122,7 @@ class Looking(Parts):
             Id, score and reason. Images that could not be read are left out.
         """
         if wait:
+            self._teaching.wait(_PATIENCE_S)
             self._tiers.wait(_PATIENCE_S)
         if strategy != "mixed":
             return self._board.query(n, strategy, leave_out)
@@ -127,7 +134,11 @@ class Looking(Parts):
             ids=self.source.ids,
             scores=self.scores,
             free=self._board.free(leave_out),
-            anomalies=[self._index[i] for i, line in labels.items() if line.label == ANOMALY],
+            anomalies=[
+                self._index[i]
+                for i, line in self.own_labels.current().items()
+                if line.label == ANOMALY and i in self._index
+            ],
             embeddings=lambda: self._tiers.embeddings,
             audits=self._audits,
             seed=self.config.seed + len(labels),
@@ -241,13 +252,13 @@ class Looking(Parts):
             If there are no embeddings yet, or none of these images.
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
-        self._check_ids(wanted)
+        self._check_own_ids(wanted)
         if not wanted or k < 0:
             raise LabelError(
                 f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
             )
         among = None if among is None else list(among)
-        self._check_ids(among or ())
+        self._check_own_ids(among or ())
         found, cosines = self._tiers.similar(
             np.array([self._index[i] for i in wanted], np.int64),
             k,
@@ -285,7 +296,7 @@ class Looking(Parts):
             If `least` is out of its range.
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
-        self._check_ids(wanted)
+        self._check_own_ids(wanted)
         if not 0 < least <= 1:
             raise ConfigError(f"twins(least={least!r}): allowed is a number above 0 and at most 1.")
         embeddings = self._tiers.embeddings
@@ -439,7 +450,7 @@ class Looking(Parts):
         StateError
             If the session is closed, or the weights of the network have changed meanwhile.
         """
-        self._check_ids([image_id])
+        self._check_own_ids([image_id])
         self._tiers.wait(_PATIENCE_S)
         return self._explain(self._index[image_id], coarse=coarse)
 

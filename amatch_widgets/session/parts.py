@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
     from amatch_widgets.events import EventHub
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.labels import LabelStore
+    from amatch_widgets.labels import LabelStore, OwnLabels
     from amatch_widgets.learn.config import TrainConfig
+    from amatch_widgets.session.archives import Archives
     from amatch_widgets.session.audits import Audits
     from amatch_widgets.session.engine import Engine
     from amatch_widgets.session.explain import Explainer
     from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
+    from amatch_widgets.session.teaching import Teaching
     from amatch_widgets.session.tiers import Tiers
     from amatch_widgets.session.workspace import Workspace
     from amatch_widgets.worker import Worker
@@ -34,14 +36,17 @@ class Parts:
     path: Path
     hub: EventHub
     labels: LabelStore
+    own_labels: OwnLabels
     annotator: str
     pictures: Pictures
     _index: Mapping[str, int]
     _board: Scoreboard
     _tiers: Tiers
+    _archives: Archives
     _audits: Audits
     _explain: Explainer
     _tables: set[Path]
+    _teaching: Teaching
     _notices: list[str]
     _unreadable: dict[str, str]
     _workspace: Workspace
@@ -55,7 +60,17 @@ class Parts:
         raise NotImplementedError
 
     def _check_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
+        """Refuse ids that no image of the session or of an archive has."""
+        self._check_own_ids((i for i in image_ids if i not in self.pictures), consequence)
+
+    def _check_own_ids(self, image_ids: Iterable[str], consequence: str = "") -> None:
+        """Refuse ids that no image of the session's own has."""
         unknown = [i for i in image_ids if i not in self._index]
+        if unknown and unknown[0] in self.pictures:
+            raise LabelError(
+                f"{unknown[0]!r} is an image of an archive. This is known of the session's own images only, "
+                f"those of {self.source.name!r}.{consequence}"
+            )
         if unknown:
             raise LabelError(
                 f"Unknown image id {unknown[0]!r}"

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from amatch_widgets.errors import ImageReadError
+from amatch_widgets.errors import ImageReadError, LabelError, SourceError
 from amatch_widgets.images.description import describe
 from amatch_widgets.images.preprocess import encode_thumbnail, shrink
 from amatch_widgets.images.render import Rendering, encode_picture, render
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.session.archive import Archive
 
 __all__ = ["Pictures", "position_of"]
 
@@ -37,12 +38,19 @@ class Pictures:
         Id to position in the source. All methods take an id that is in it.
     image : callable
         Returns the `Preprocess` of now: how the model sees the images; thumbnails have its crop.
+    archive_of : callable
+        Takes an id that is not in the index, and returns the archive whose image it is, or None.
     """
 
     def __init__(
-        self, source: ImageSource, index: Mapping[str, int], image: Callable[[], Preprocess]
+        self,
+        source: ImageSource,
+        index: Mapping[str, int],
+        image: Callable[[], Preprocess],
+        archive_of: Callable[[str], Archive | None] = lambda _: None,
     ) -> None:
         self._source, self._index, self._image = source, index, image
+        self._archive_of = archive_of
 
     @property
     def image(self) -> Preprocess:
@@ -50,11 +58,35 @@ class Pictures:
         return self._image()
 
     def __contains__(self, image_id: str) -> bool:
-        return image_id in self._index
+        if image_id in self._index:
+            return True
+        archive = self._archive_of(image_id)
+        return archive is not None and archive.knows(image_id)
+
+    def place(self, image_id: str) -> tuple[ImageSource, int]:
+        """Return the source of an image, and its position there.
+
+        Raises
+        ------
+        ImageReadError
+            If its archive cannot be opened.
+        LabelError
+            If there is no such image.
+        """
+        if image_id in self._index:
+            return self._source, self._index[image_id]
+        archive = self._archive_of(image_id)
+        if archive is None:
+            raise LabelError(f"There is no image {image_id!r}.")
+        try:
+            return archive.source, archive.index(image_id)
+        except SourceError as error:
+            raise ImageReadError(image_id, str(error)) from error
 
     def pixels(self, image_id: str) -> NDArray[Any]:
         """Read an image in full, as the source gives it; see `ImageSource.read`."""
-        return self._source.read(self._index[image_id])
+        source, index = self.place(image_id)
+        return source.read(index)
 
     def whole(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Make an image, not cropped, ready to be rendered; see `Preprocess.cut`."""
@@ -64,7 +96,8 @@ class Pictures:
         """Make a small JPEG of what the model sees; see `Session.thumbnail`."""
         image = self.image
         hint = side if image.crop is None else None
-        pixels = self._source.read(self._index[image_id], min_side=hint)
+        source, index = self.place(image_id)
+        pixels = source.read(index, min_side=hint)
         try:
             return encode_thumbnail(shrink(render(image.cut(pixels), rendering, image), side))
         except ValueError as error:  # in plain words
@@ -108,9 +141,10 @@ class Pictures:
 
     def n_bytes(self, image_id: str) -> int | None:
         """Return the size of the image's file, or None where it has none of its own."""
-        path_of = getattr(self._source, "path_of", None)
+        source, index = self.place(image_id)
+        path_of = getattr(source, "path_of", None)
         try:
-            return None if path_of is None else int(path_of(self._index[image_id]).stat().st_size)
+            return None if path_of is None else int(path_of(index).stat().st_size)
         except OSError:  # reading it says why
             return None
 
@@ -127,7 +161,7 @@ class Pictures:
             Right ascension in [0, 360) and declination in [-90, 90], degrees (ICRS); None where the
             source gives none, or numbers that are no position.
         """
-        return position_of(self._source, self._index[image_id])
+        return position_of(*self.place(image_id))
 
 
 def position_of(source: ImageSource, index: int) -> tuple[float, float] | None:

@@ -10,17 +10,18 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from amatch_widgets import demo
 from amatch_widgets.errors import AmatchError, ConfigError, NotTrainedError, StateError
 from amatch_widgets.events import Event, EventHub, ImagesPrepared, ProblemFound
 from amatch_widgets.images.pixels import PixelPool
-from amatch_widgets.images.source import ImageSource, index_of, open_source, source_from_spec
-from amatch_widgets.labels import LabelStore
+from amatch_widgets.images.source import ImageSource, index_of, open_source
+from amatch_widgets.labels import LabelStore, OwnLabels
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
 from amatch_widgets.score.store import ScoreStore
+from amatch_widgets.session.archive import OwnIds
 from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
+from amatch_widgets.session.embedder import ReadyEmbedder
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
 from amatch_widgets.session.exporting import Exporting
@@ -31,8 +32,11 @@ from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.looking import Looking
 from amatch_widgets.session.manifest import Manifest
 from amatch_widgets.session.pictures import Pictures
+from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.scoreboard import Scoreboard
+from amatch_widgets.session.scoring import Scoring
 from amatch_widgets.session.selection import Filter, Show
+from amatch_widgets.session.teaching import Teaching
 from amatch_widgets.session.tiers import Tiers
 from amatch_widgets.session.workspace import Workspace
 from amatch_widgets.worker import State, Worker
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.session.archive import Archive
 
 __all__ = ["Filter", "Session", "Show"]
 
@@ -114,7 +119,10 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     def _set_up(self, labels: str | Path | Mapping[str, str] | None) -> None:
         config = self._manifest.train
-        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share)
+        self._index = index_of(self.source)
+        own = OwnIds(self._index)
+        self.labels = LabelStore(self._workspace.labels, test_share=config.test_share, own=own)
+        self.own_labels = OwnLabels(self.labels, own)
         self._notices = [self.labels.notice] if self.labels.notice else []
         skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
         if skipped:
@@ -123,8 +131,6 @@ class Session(Labelling, Looking, Exporting, Importing):
                 f"{len(skipped)} folders or files in {self.source.name!r} cannot be looked at; the first, "
                 f"{name!r}: {reason}."
             )
-        self._index = index_of(self.source)
-        self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image)
         self._pool = PixelPool(
             self.source,
             self._manifest.image,
@@ -141,7 +147,12 @@ class Session(Labelling, Looking, Exporting, Importing):
             problems=lambda: list(self._pool.problems),
             seed=config.seed,
         )
-        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed)
+        self._archives = Archives(
+            self.path / "archives", self.labels, lambda text: bool(len(self._board.find(text)))
+        )
+        self._notices += self._archives.notices
+        self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image, self._archives.of)
+        self._audits = Audits(self.path / "audits.jsonl", self.labels, seed=config.seed, own=own)
         self._learnable = Learnable(self.labels, self._index)
         self._tiers = Tiers(
             self.source,
@@ -150,6 +161,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             manifest=lambda: self._manifest,
             keep=self._keep_measured,
             learnable=self._learnable,
+            outside=lambda: self._teaching.outside(),  # noqa: PLW0108 (it is made below)
             board=self._board,
             hub=self.hub,
         )
@@ -161,7 +173,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             scores=store,
             history=self.history,
             training_labels=self._learnable,
-            counts=self.labels.counts,
+            counts=self.own_labels.counts,
             use_scores=lambda cycle, scores, learnt: self._tiers.use_deep(cycle, self.step, scores, learnt),
             embed=self._tiers.embed,
             begin=self._tiers.begin,
@@ -169,19 +181,31 @@ class Session(Labelling, Looking, Exporting, Importing):
             image=lambda: self._manifest.image,
             highest=self._board.highest,
         )
-        self._archives = Archives(
-            self.path / "archives",
+        self._worker = Worker(self.hub)
+        self._teaching = Teaching(
+            self.path / "vectors.jsonl",
+            lines=self._archives.lines,
+            pictures=self.pictures,
+            space=lambda: self._tiers.space,
+            embedder=ReadyEmbedder(lambda: self._manifest),
+            run=self._worker.ask,
+            changed=self._tiers.refit,
+            hub=self.hub,
+        )
+        self._scoring = Scoring(
+            self._archives,
             manifest=lambda: self._manifest,
             board=self._board,
             begin=self._tiers.begin,
             trained=self._engine.trained,
+            catch_up=self._teaching.catch_up,
         )
-        self._worker = Worker(self.hub)
         self._stopped = threading.Event()  # of the last training: by stop() and not by close()
         self._explain = Explainer(
             self.source,
             self._pool,
-            manifest=lambda: self._manifest,
+            # In bfloat16 the maps of galaxies were up to a fifth of their range off: differences are small.
+            embedder=ReadyEmbedder(lambda: self._manifest, "float32"),
             ranking=lambda: self._tiers.ranking,
             run=self._worker.ask,
         )
@@ -218,13 +242,13 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         spec = Manifest.source_spec(Path(path))
         if source is None:
-            source = _open_demo(spec) if spec.get("kind") == "demo" else source_from_spec(spec)
+            source = reopen(spec)
         return cls(source, path=path, annotator=annotator)
 
     # ---- state ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        counts = self.labels.counts()
+        counts = self.own_labels.counts()
         return (
             f"Session({self.source.name!r}, {len(self.source):,} images, {counts['anomaly']} anomalies and "
             f"{counts['normal']} normals labelled, step {self.step}, {self.state.value}, {str(self.path)!r})"
@@ -373,7 +397,8 @@ class Session(Labelling, Looking, Exporting, Importing):
         archive : path, ndarray or ImageSource, optional
             Images other than the session's, of the same bands; whatever `open_source` opens.
         path : path, optional
-            Folder for their scores; by default one in the session folder.
+            Folder for their scores; by default where they are already, else one in the session folder. The
+            session remembers it.
         client : distributed.Client, optional
             Of a Dask cluster whose workers see the archive and the folder under the same paths; by
             default this machine scores.
@@ -391,9 +416,9 @@ class Session(Labelling, Looking, Exporting, Importing):
         """
         if archive is not None:
             source = open_source(archive)
-            self._archives.check(source)
-            folder = self._archives.path_of(source) if path is None else Path(path)
-            self._worker.start("score", lambda: self._archives.job(source, folder, client))
+            self._scoring.check(source)
+            folder = self._archives.path_of(source) if path is None else Path(path).expanduser()
+            self._worker.start("score", lambda: self._scoring.job(source, folder, client))
             return
         if not self.step:
             raise NotTrainedError("There is no model yet. Train first: session.train().")
@@ -401,8 +426,27 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     @property
     def archive_scores(self) -> dict[str, ArchiveScores]:
-        """The scores of all archives in the session folder, by name; each looked at where it lies."""
+        """The scores of all archives of this session, by name; each looked at where it lies."""
         return self._archives.scores()
+
+    @property
+    def archives(self) -> dict[str, Archive]:
+        """The images other than its own that the session has scored, or begun to, by name."""
+        return self._archives.known()
+
+    def archive(self, name: str) -> Archive:
+        """Return one of the archives, by its name or by its title where no other has it.
+
+        Raises
+        ------
+        LabelError
+            If there is none.
+        """
+        return self._archives.named(name)
+
+    def archive_of(self, image_id: str) -> Archive | None:
+        """Return the archive that an image is of, by its name; None for the session's own."""
+        return None if image_id in self._index else self._archives.of(image_id)
 
     def pause(self) -> None:
         """Hold the job before its next step; the model and the place are kept."""
@@ -432,6 +476,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         try:
             self._worker.close()
         finally:
+            self._teaching.close()
             self._tiers.close()
             self.labels.close()
             self._workspace.close()
@@ -534,19 +579,31 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     # ---- display ----------------------------------------------------------------------------
 
-    def show(self) -> Any:
-        """Return a new dashboard of this session, for the last line of a cell."""
+    def show(self, archive: str = "") -> Any:
+        """Return a new dashboard of this session, for the last line of a cell.
+
+        Parameters
+        ----------
+        archive : str, optional
+            Name of the archive to look at first; see `archives`.
+
+        Raises
+        ------
+        LabelError
+            If there is no such archive.
+        """
+        if archive:
+            self.archive(archive)
         # By name and at the call: the engine must not pull widgets in (see the import contracts).
-        return importlib.import_module("amatch_widgets.widgets").Dashboard(self)
+        dashboard = importlib.import_module("amatch_widgets.widgets").Dashboard(self)
+        if archive:
+            dashboard.gallery.browse(archive)
+        return dashboard
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = self.show()._repr_mimebundle_(**options)
         # What a notebook shows where its kernel is gone.
         return {**bundle, "text/plain": repr(self)} if isinstance(bundle, dict) else bundle
-
-
-def _open_demo(spec: Mapping[str, Any]) -> ImageSource:
-    return demo.DemoSource(**{key: value for key, value in spec.items() if key != "kind"})
 
 
 def _slug(name: str) -> str:

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.learn.start import Start
-    from amatch_widgets.query.head import InstantFit
+    from amatch_widgets.query.head import InstantFit, Outside
     from amatch_widgets.query.judge import Judgement
     from amatch_widgets.query.layout import Method
     from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
 
-__all__ = ["Outcome", "Ranking", "Tiers"]
+__all__ = ["Outcome", "Ranking", "Space", "Tiers"]
 
 # What a training looks at more closely: enough for some hundreds of draws, and few enough for a good
 # part to be anomalies. In single runs 5 % did no better than 2 %.
@@ -56,6 +56,22 @@ class Ranking:
     fit: InstantFit
     projection: Mapping[str, npt.NDArray[Any]]
     key: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """What the session's embeddings were made with, so that other images can be.
+
+    Attributes
+    ----------
+    key : dict
+        How: network, size, preparation.
+    projection : mapping of str to ndarray
+        Arrays of the `Projection`.
+    """
+
+    key: dict[str, Any]
+    projection: Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +115,15 @@ class Tiers:
     keep : callable
         Takes whether the images have an up, and the key of the embeddings, to be kept.
     learnable : Learnable
+    outside : callable
+        Returns (version, Outside): labelled images of archives.
     board : Scoreboard
     hub : EventHub
         Told when the scores change.
 
     Notes
     -----
-    Thread safety: ``_store`` and ``_is_done`` are replaced as a whole, by the worker's thread,
+    Thread safety: ``_store``, ``_space`` and ``_is_done`` are replaced as a whole, by the worker's thread,
     ``_offer`` by the instant tier's. `embed` and `use_deep` belong on the worker's thread, all else
     may be called from any.
     """
@@ -119,6 +137,7 @@ class Tiers:
         manifest: Callable[[], Manifest],
         keep: Callable[[bool, dict[str, Any]], None],
         learnable: Learnable,
+        outside: Callable[[], tuple[int, Outside]],
         board: Scoreboard,
         hub: EventHub,
     ) -> None:
@@ -127,10 +146,13 @@ class Tiers:
         self._learnable, self._board, self._hub = learnable, board, hub
         self._seed = manifest().train.seed
         self._store: EmbeddingStore | None = None
+        self._space: Space | None = None
         self._is_done = False  # whether this session has looked through all images
         self._evidence = Evidence(path / "evidence.jsonl", source.ids)
         self._offer: _Offer | None = None  # what the instant tier ranks by
-        self._instant = InstantTier(learnable, self._use_instant, self._tell_failure, seed=self._seed)
+        self._instant = InstantTier(
+            learnable, outside, self._use_instant, self._tell_failure, seed=self._seed
+        )
 
     @property
     def is_embedded(self) -> bool:
@@ -295,6 +317,11 @@ class Tiers:
         return self._instant.held_out(labels)
 
     @property
+    def space(self) -> Space | None:
+        """What the embeddings in use were made with; None before there are any."""
+        return self._space if self._is_current else None
+
+    @property
     def ranking(self) -> Ranking | None:
         """What the instant tier ranks by now; None before there are embeddings."""
         store, offer, key = self._store, self._offer, self._manifest().embeddings
@@ -327,6 +354,7 @@ class Tiers:
         self._store = store
         self._keep(has_up, key)
         assert store.projection is not None  # it holds vectors
+        self._space = Space(key, store.projection)
         spaces = Projection.from_arrays(store.projection).spaces
         self._instant.start(store.vectors, spaces, store.is_done)
 

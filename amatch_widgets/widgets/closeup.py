@@ -147,6 +147,9 @@ def standing_rows(session: Session, image_id: str) -> list[list[str]]:
     """Say how an image stands in the ranking, as rows of a name and a value."""
     score, rank = session.standing(image_id)
     ranked_by = session.ranked_by
+    archive = session.archive_of(image_id)
+    if archive is not None:
+        return [["Score", "none" if score is None else f"{score:.3f}"], ["Archive", archive.title]]
     if ranked_by is None or score is None or rank is None:
         return [["Score", "none yet"]]
     model = {
@@ -162,8 +165,10 @@ def standing_rows(session: Session, image_id: str) -> list[list[str]]:
 
 def nearest_labelled(session: Session, image_id: str, k: int) -> tuple[list[dict[str, str]], str]:
     """Find the `k` labelled images most like one: id, label and cosine; or say why there are none."""
-    labels = {i: line.label for i, line in session.labels.current().items() if i in session.pictures}
+    labels = {i: line.label for i, line in session.own_labels.current().items()}
     labels.pop(image_id, None)
+    if session.archive_of(image_id) is not None:
+        return [], "The embeddings are of the session's own images; this one is of an archive."
     if not labels:
         return [], "No other image is labelled yet."
     try:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from traitlets import Bool, Dict, Float, Int, Unicode
 
 from amatch_widgets.errors import ConfigError
-from amatch_widgets.events import EmbeddingProgress, Event, ScoringProgress, StateChanged, StepDone
+from amatch_widgets.events import (
+    ArchiveBegun,
+    EmbeddingProgress,
+    Event,
+    ScoringProgress,
+    StateChanged,
+    StepDone,
+)
+from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.view import Desk, handler
 
@@ -57,10 +66,14 @@ class Controls(Part):
     steps = Int(100).tag(sync=True)
     progress = Float(-1.0).tag(sync=True)  # 0 to 1; -1: nothing is being done
     progress_text = Unicode("").tag(sync=True)
+    opening = Unicode("").tag(sync=True)  # the images that are being opened, to be scored
 
     _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
+        self._base = Path.cwd()  # what a relative path typed here means, also after an os.chdir
+        self._archive = ""  # what is being scored, where it is not the session's own images
+        self._work = Newest("amatch-controls")
         super().__init__(session, desk)
         with self.desk.lock:
             self.steps = session.config.steps
@@ -72,6 +85,8 @@ class Controls(Part):
             for event in events:
                 if isinstance(event, StateChanged):
                     self.show_all()
+                elif isinstance(event, ArchiveBegun):
+                    self._archive = f" {self.session.archives[event.name].title}"
                 elif isinstance(event, StepDone):
                     self._show_progress(
                         event,
@@ -79,7 +94,7 @@ class Controls(Part):
                         f"step {event.done:,} of {event.total:,} · {event.steps_per_s:.2g} steps/s",
                     )
                 elif isinstance(event, (ScoringProgress, EmbeddingProgress)):
-                    doing = "Scoring" if isinstance(event, ScoringProgress) else "Embedding"
+                    doing = f"Scoring{self._archive}" if isinstance(event, ScoringProgress) else "Embedding"
                     rate = f" · {event.images_per_s:,.0f} images/s" if event.images_per_s else ""
                     self._show_progress(event, doing, f"{event.done:,} of {event.total:,}{rate}")
 
@@ -97,7 +112,7 @@ class Controls(Part):
                 self.state_text, allowed = "Stopping after this step", ()
             self.can = {what: what in allowed for what in _COMMANDS}
             if state not in {"running", "paused"}:
-                self.progress, self.progress_text = -1.0, ""
+                self.progress, self.progress_text, self._archive = -1.0, "", ""
             elif self.progress < 0:
                 self.progress, self.progress_text = 0.0, "Starting"
 
@@ -131,6 +146,37 @@ class Controls(Part):
                 getattr(self.session, command)()
             self.show_all()
 
+    def score_archive(self, path: str) -> None:
+        """Begin to score other images than the session's own; they are opened in the background.
+
+        Parameters
+        ----------
+        path : str
+            Whatever `open_source` opens.
+
+        Raises
+        ------
+        ConfigError
+            When no path is given.
+        """
+        path = path.strip()
+        if not path:
+            raise ConfigError("Type where the images are: a folder, or a file such as survey.zarr.")
+        with self.desk.lock:
+            self.opening = path
+            self._work.do("open", lambda: self._begin(path))
+
+    def close(self) -> None:
+        """End the background work and take the controls off the screen."""
+        if getattr(self, "_work", None) is not None:
+            self._work.close()
+        super().close()
+
+    @handler("Scoring other images")
+    def vue_do_score_archive(self, data: dict[str, Any]) -> None:
+        """Score what a path leads to."""
+        self.score_archive(str(data.get("path") or ""))
+
     @handler("The command")
     def vue_do_run(self, data: dict[str, Any]) -> None:
         """Run what a button says."""
@@ -140,6 +186,19 @@ class Controls(Part):
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{steps!r} is no number of steps; type a whole number, e.g. 100.") from error
         self.run(str(data.get("command")), number)
+
+    def _begin(self, path: str) -> None:
+        """Open images and score them; on the background thread, as ten million ids take seconds."""
+        failure: Exception | None = None
+        try:
+            self.session.score(self._base / Path(path).expanduser())
+        except Exception as error:  # noqa: BLE001 (one of the three borders)
+            failure = error
+        with self.desk.lock, self.hold_sync():
+            self.opening = ""
+            if failure is not None:
+                self.desk.report(failure, "Scoring other images")
+            self.show_all()
 
     def _show_progress(
         self, event: StepDone | ScoringProgress | EmbeddingProgress, doing: str, so_far: str

@@ -250,7 +250,7 @@ class Dashboard(View):
 
     def _show_counts(self) -> None:
         session = self.session
-        kept = session.labels.counts()
+        kept = session.own_labels.counts()
         held_out = len(session.labels.for_split("test"))
         problems = self._problems | session.problems
         shown = [[image_id, problems[image_id]] for image_id in itertools.islice(problems, _PROBLEMS_SHOWN)]

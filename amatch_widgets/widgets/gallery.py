@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
-import numpy as np
 from traitlets import Bool, Dict, Instance, Unicode
 
 from amatch_widgets.errors import LabelError, StateError
 from amatch_widgets.events import Event, ImagesPrepared, LabelsChanged, ScoresChanged
+from amatch_widgets.session.archive_order import ORDERS
 from amatch_widgets.session.selection import Filter
+from amatch_widgets.widgets.browsing import Browsing
 from amatch_widgets.widgets.detail import Detail
 from amatch_widgets.widgets.habits import PAGE_SIZES, TILE_SIZES
-from amatch_widgets.widgets.pages import Pages
-from amatch_widgets.widgets.shelf import Shelf, chip
 from amatch_widgets.widgets.view import Desk, handler
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.session import Session
     from amatch_widgets.widgets.blind import Blind
+    from amatch_widgets.widgets.tiles import Page
 
 __all__ = ["Gallery"]
 
@@ -38,13 +37,16 @@ _BLIND = (
 _WAS_RANDOM = "This page is in random order, from before there were scores."
 
 
-class Gallery(Pages):
+class Gallery(Browsing):
     """A page of images with their scores and labels, to be judged by keys or buttons.
 
     Neither a label nor new scores move a tile under the user's cursor, and paging back shows what
     was just labelled: a page that was seen stays as it is. Where unlabelled images are listed by
     their score, each page that was not seen yet is the newest ranking's; elsewhere the whole list
     stays. `refresh`, another order or another filter makes a new list.
+
+    The images of an archive (`Session.score`) are looked at and labelled in the same way, while they are
+    scored, too: see `browse`.
 
     Thread safety: all traits and attributes are guarded by ``desk.lock``.
 
@@ -59,9 +61,6 @@ class Gallery(Pages):
 
     template_file = (__file__, "gallery.vue")
 
-    sort = Unicode("highest").tag(sync=True)
-    show = Unicode("unlabelled").tag(sync=True)
-    only = Dict().tag(sync=True)
     stale = Unicode("").tag(sync=True)
     note = Unicode("").tag(sync=True)
     ranking_note = Unicode("").tag(sync=True)
@@ -73,10 +72,6 @@ class Gallery(Pages):
     closeup = Instance(Detail, allow_none=True).tag(sync=True, **ipywidgets.widget_serialization)
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
-        self._shelf = Shelf(session)
-        self._serials = itertools.count(1)
-        self._seed = 0
-        self._only = Filter()
         self._look_at: Callable[[str], object] = lambda _: None
         super().__init__(session, desk)
         if self.is_alone:
@@ -91,6 +86,7 @@ class Gallery(Pages):
             self._look_at = self.closeup.show
             self.on_render(self.closeup.note_used)
         with self.desk.lock:
+            self._show_places()
             self._query()
 
     def refresh(self) -> None:
@@ -109,13 +105,15 @@ class Gallery(Pages):
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
         with self.desk.lock:
-            self._shelf.list_similar(wanted, self.per_page)
+            self._go_home()
+            self._own.list_similar(wanted, self.per_page)
             self._show_page()
 
     def show_images(self, image_ids: Sequence[str], title: str) -> None:
         """List some images under a title, the highest scores first; `show_ranking` leads back."""
         with self.desk.lock:
-            self._shelf.list_images(image_ids, title, self.per_page)
+            self._go_home()
+            self._own.list_images(image_ids, title, self.per_page)
             self._show_page()
 
     def show_image(self, image_id: str) -> None:
@@ -128,7 +126,12 @@ class Gallery(Pages):
         """
         if image_id not in self.session.pictures:
             raise LabelError(f"Unknown image id {image_id!r}: there is no such image.")
+        archive = self.session.archive_of(image_id)
         with self.desk.lock, self.hold_sync():
+            if archive is not None:
+                self._show_of_archive(archive.name, image_id)
+                return
+            self._go_home()
             position = self._find([image_id])
             if position is None and self._shelf.uncover(self.per_page):
                 position = self._find([image_id])
@@ -168,18 +171,24 @@ class Gallery(Pages):
         """
         to, per_page = to.strip(), self.per_page
         with self.desk.lock:
-            is_id = to in self.session.source.ids
-            if not is_id and to.isdecimal() and 1 <= int(to) <= self._shelf.n_pages(per_page):
+            if not self._is_settled:
+                return  # another list is on its way
+            is_id = not self.place and to in self.session.source.ids
+            if not is_id and to.isdecimal() and 1 <= int(to) <= self.page["n_pages"]:
                 self._show_page(int(to) - 1)
                 return
-            position = self._shelf.seek(to, after) if to else None
-            if position is None:
-                raise StateError(
-                    f"No page {to!r} and no image with this in its id is in this list. Type a page's number "
-                    "or a part of an id; with “All images” and no filter every image is listed."
-                )
-            self._show_page(position // per_page)
-            self._point_at(position % per_page)
+            shelf = self._shelf
+
+            def seek() -> tuple[Page, int]:
+                position = shelf.seek(to, after) if to else None
+                if position is None:
+                    raise StateError(
+                        f"No page {to!r} and no image with this in its id is in this list. Type a page's "
+                        "number or a part of an id; with “All images” and no filter every image is listed."
+                    )
+                return shelf.take(position // per_page, per_page), position % per_page
+
+            self._ask(shelf, seek, lambda found: self._put_and_point(shelf, *found))
 
     def choose(
         self,
@@ -216,6 +225,8 @@ class Gallery(Pages):
         with self.desk.lock:
             sort = _one_of("order", sort, SORTS, self.sort)
             show = _one_of("filter", show, SHOWS, self.show)
+            if self.place and sort not in ORDERS:
+                raise StateError(f"The order {sort!r} is of the session's own images only.")
             tile_size = _one_of("tile size", tile_size, tuple(TILE_SIZES), self.tile_size)
             per_page = _one_of("number of tiles", per_page, PAGE_SIZES, self.per_page)
             if sort == "recent" != self.sort and show == "unlabelled":
@@ -267,6 +278,8 @@ class Gallery(Pages):
         if is_new:
             self._shelf.warm_up()  # a million images take 0.1 s: not under the lock
         with self.desk.lock, self.hold_sync():
+            self._show_places()
+            self._look_again(events)
             self._show_standing()
             if LabelsChanged in kinds and self.page:
                 self._show_labels()
@@ -336,75 +349,15 @@ class Gallery(Pages):
 
     # How a page is made; the lock is held.
 
-    def _query(self) -> None:
-        with self.hold_sync():
-            self._shelf.rank(self.sort, self.show, self._only, seed=self._seed)
-            self._show_page()
-
     def _show_standing(self) -> None:
         """Say what ranks, and whether the list could be made anew from something better."""
         session, shelf = self.session, self._shelf
-        self.ranking_note, self.can_similar = session.ranking_note, session.is_embedded
+        self.ranking_note, self.can_similar = shelf.note, shelf.can_similar
         self.stale, self.similar_to, self.title = shelf.news(), shelf.similar_to, shelf.title
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
         if shelf.blind is not None:
             self.note = _BLIND
-
-    def _show_page(self, number: int | None = None) -> None:
-        shelf, per_page, ids = self._shelf, self.per_page, self.session.source.ids
-        indices, values = shelf.page(shelf.number if number is None else number, per_page)
-        image_ids = [ids[int(i)] for i in indices]
-        reasons = shelf.reasons(per_page)
-        serial = next(self._serials)
-        self._remember_page(serial, dict(zip(image_ids, reasons, strict=True)))
-        problems = self.session.problems
-        is_rank = self.session.ranked_by == "novelty"  # and no score, which it would be taken for
-        tiles = [
-            {
-                "id": image_id,
-                "score": "" if is_rank else _score_text(value),
-                "reason": reason,
-                "chip": chip(reason, self.sort),
-                "problem": problems.get(image_id, ""),
-            }
-            for image_id, value, reason in zip(image_ids, values, reasons, strict=True)
-        ]
-        with self.hold_sync():
-            self.page = {
-                "serial": serial,
-                "number": shelf.number,
-                "n_pages": shelf.n_pages(per_page),
-                "first": shelf.number * per_page,
-                "total": len(shelf),
-                "tiles": tiles,
-            }
-            self._show_labels()
-            self._show_standing()
-        self._send_images()
-        self._look_for_twins()
-
-    def _find(self, image_ids: Sequence[str]) -> int | None:
-        for is_last in (False, True):
-            on_page = [i for i in image_ids if i in self._pages[self.page["serial"]]]
-            if on_page:
-                return self.image_ids.index(on_page[0])
-            number = None if is_last else self._shelf.find(image_ids, self.per_page)
-            if number is None:
-                break
-            self._show_page(number)  # a mixed page may have been composed without it
-        return None
-
-    def _ahead(self) -> list[str]:
-        ids = self.session.source.ids
-        return [ids[int(i)] for i in self._shelf.ahead(self.per_page)]
-
-
-def _score_text(score: float) -> str:
-    """Three digits, and never 1.000 for what is not 1."""
-    if np.isnan(score):
-        return ""
-    return f"{min(float(score), 0.999) if score < 1 else 1.0:.3f}"
 
 
 def _one_of(what: str, value: Any, allowed: tuple[Any, ...], default: Any) -> Any:

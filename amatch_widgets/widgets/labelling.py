@@ -172,7 +172,8 @@ class Labelling(Part):
         """Remember which images were labelled before it was known what looks the same."""
         for image_id in image_ids:
             self._awaited.pop(image_id, None)  # what is said now holds
-            if self.with_twins and image_id not in self._alike:
+            is_own = len(self.session.places([image_id])) > 0  # of an archive's images no twins are known
+            if self.with_twins and is_own and image_id not in self._alike:
                 lines = reversed(self.session.labels.history())
                 action = next(line.action for line in lines if line.image_id == image_id)
                 self._awaited[image_id] = action, label
@@ -261,10 +262,13 @@ class Labelling(Part):
             return
         position = self._find(image_ids)
         if position is None:
-            others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
-            self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
+            self._say_missing(image_ids, done)
         else:
             self._point_at(position, token)
+
+    def _say_missing(self, image_ids: Sequence[str], done: str) -> None:
+        others = f" and {len(image_ids) - 1:,} more" if len(image_ids) > 1 else ""
+        self.desk.say("info", f"{done}: {image_ids[0]}{others}, not in this list.")
 
     def _point_at(self, position: int, token: str = "") -> None:
         """Move the browser's cursor to a tile of the page."""

@@ -108,6 +108,10 @@ class Past(View):
         """
         gallery = self._gallery
         with self.desk.lock:
+            if self.session.archive_of(image_id) is not None:
+                gallery.show_image(image_id)
+                return
+            gallery.browse()
             if gallery.go_to(image_id):
                 return
             gallery.show_ranking()

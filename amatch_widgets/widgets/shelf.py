@@ -9,6 +9,7 @@ import numpy as np
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.blind import Blind
 from amatch_widgets.widgets.listing import Listing
+from amatch_widgets.widgets.tiles import Page, Tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,8 @@ class Shelf:
 
     Attributes
     ----------
+    place : str
+        "": these are the session's own images.
     number : int
         The page last taken, counted from 0.
     similar_to : str
@@ -55,6 +58,9 @@ class Shelf:
     blind : Blind or None
         What must not be seen while labels are judged again, in this list and in those that it leads to.
     """
+
+    place = ""
+    is_quick = True
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -72,6 +78,16 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._listing)
+
+    @property
+    def note(self) -> str:
+        """What ranks, in plain words."""
+        return self._session.ranking_note
+
+    @property
+    def can_similar(self) -> bool:
+        """Whether images like one of these can be looked for."""
+        return self._session.is_embedded
 
     def is_random(self, per_page: int) -> bool:
         """Whether an order by score was wanted and there were no scores yet for this page."""
@@ -130,7 +146,7 @@ class Shelf:
         self.number, self.similar_to, self.title = first // per_page, "", ""
         return True
 
-    def page(self, number: int, per_page: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def take(self, number: int, per_page: int) -> Page:
         """Take a page: what was seen stays, and the newest ranking follows it.
 
         Parameters
@@ -142,11 +158,24 @@ class Shelf:
 
         Returns
         -------
-        ndarray of int64, shape (M,)
-            Indices of its images.
-        ndarray of float32, shape (M,)
-            The scores to write beside them.
+        Page
+            With the scores to write beside its images.
         """
+        indices, values = self._page(number, per_page)
+        problems, ids = self._session.problems, [self._session.source.ids[int(i)] for i in indices]
+        tiles = [
+            Tile(image_id, float(value), reason, problems.get(image_id, ""))
+            for image_id, value, reason in zip(ids, values, self.reasons(per_page), strict=True)
+        ]
+        return Page(self.number, self.n_pages(per_page), self.number * per_page, len(self), tiles)
+
+    def use(self, page: Page) -> None:
+        """Take note of the page that is on screen now: it is the one last taken."""
+
+    def look(self) -> None:
+        """Look whether there is news: `news` does so by itself."""
+
+    def _page(self, number: int, per_page: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         listing = self._listing
         if listing.is_live and not listing.n_seen:
             self._mix(per_page, per_page)
@@ -215,8 +244,12 @@ class Shelf:
         if self._listing.is_live:
             self._listing.splice(self._newest(), self._session.scores)
 
-    def ahead(self, per_page: int) -> NDArray[np.int64]:
+    def ahead(self, per_page: int) -> list[str]:
         """Return the images of the next page, as it would be now."""
+        ids = self._session.source.ids
+        return [ids[int(i)] for i in self._following(per_page)]
+
+    def _following(self, per_page: int) -> NDArray[np.int64]:
         listing, following = self._listing, self.number + 1
         if listing.is_live and listing.is_unseen(following, per_page):
             return listing.rest_of(self._newest(), len(self._session.source))[:per_page]

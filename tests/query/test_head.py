@@ -15,7 +15,7 @@ from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.learn.backbone import build_classifier
 from amatch_widgets.learn.embed import Embedder, Projection
 from amatch_widgets.query import _evidence
-from amatch_widgets.query.head import InstantHead
+from amatch_widgets.query.head import InstantHead, Outside
 
 N, WIDTH = 3000, 24
 SPACES = (slice(0, WIDTH), slice(WIDTH, 2 * WIDTH))
@@ -355,3 +355,23 @@ def test_one_labelled_anomaly_and_no_normal_bring_its_like_to_the_top(seed):
     # Measured for the seeds 0, 1, 2: on average 0.06, 0.09, 0.07, and 0.03, 0.03, 0.03 in the middle.
     assert np.mean(ranks) < 0.15, ranks
     assert np.median(ranks) < 0.08, ranks
+
+
+def test_labels_from_outside_are_learnt_from_and_not_ranked():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(200, 8)).astype(np.float16)
+    head = InstantHead(vectors, [slice(0, 4), slice(4, 8)], np.ones(200, bool))
+    inside = head.fit({3: 1, 4: 0})
+    outside = Outside(vectors[[3, 4]], np.array([1, 0]))
+    alone = head.fit({}, outside)
+    assert (alone.kind, alone.n_anomalies, alone.n_normals) == ("labels", 1, 1)
+    assert alone.scores.shape == (200,)
+    assert np.corrcoef(alone.scores, inside.scores)[0, 1] > 0.95
+    both = head.fit({3: 1, 4: 0}, Outside(vectors[[9]], np.array([1])))
+    assert both.scores[9] > inside.scores[9]
+    assert (both.n_anomalies, both.n_normals) == (2, 1)
+    nothing = head.fit({3: 1, 4: 0}, Outside.nothing())
+    np.testing.assert_array_equal(nothing.scores, inside.scores)
+    normals = head.fit({}, Outside(vectors[[9]], np.array([0])))
+    assert (normals.kind, normals.n_normals) == ("novelty", 1)
+    assert normals.scores[9] < head.fit({}).scores[9]

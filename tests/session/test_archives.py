@@ -21,6 +21,10 @@ def embedded(session):
     return session
 
 
+def name_of(archive):
+    return f"{archive.name}-{archive.fingerprint()[:8]}"
+
+
 def scored(session, archive, **options):
     """The scores of an archive in the order of its images."""
     session.score(archive, **options)
@@ -99,10 +103,64 @@ def test_a_folder_of_the_users_choice(make_session, tmp_path):
     session = embedded(make_session(test_share=0))
     session.score(sky(30, size=32, seed=9), path=tmp_path / "elsewhere")
     session.wait(WAIT_S)
-    assert not session.archive_scores
+    assert list(session.archive_scores) == list(session.archives) == [name_of(sky(30, size=32, seed=9))]
     session.score(sky(31, size=32, seed=9), path=tmp_path / "elsewhere")
     with pytest.raises(WorkspaceError, match="other images"):
         session.wait(WAIT_S)
+    assert len(session.archives) == 1
+
+
+def test_a_folder_of_the_users_choice_is_found_again_and_gone_on_with(make_session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session = embedded(make_session(test_share=0))
+    archive = sky(30, size=32, seed=9)
+    session.score(archive, path="elsewhere")
+    session.wait(WAIT_S)
+    session.close()
+    monkeypatch.chdir("/")
+    session = make_session(labels=None, test_share=0)
+    (scores,) = session.archive_scores.values()
+    assert (len(scores.top(100)), session.notices) == (30, ())
+    session.score(archive)  # where it is already
+    session.wait(WAIT_S)
+    assert session.archives[name_of(archive)].folder == tmp_path / "elsewhere"
+    assert not (session.path / "archives" / name_of(archive)).exists()
+
+
+def test_a_folder_that_is_gone_is_told_and_remembered(make_session, tmp_path):
+    session = embedded(make_session(test_share=0))
+    archive, other = sky(30, size=32, seed=9), sky(20, size=32, seed=3)
+    session.score(archive, path=tmp_path / "elsewhere")
+    session.wait(WAIT_S)
+    session.close()
+    (tmp_path / "elsewhere").rename(tmp_path / "away")
+    session = make_session(labels=None, test_share=0)
+    assert not session.archives
+    assert "elsewhere" in session.notices[0]
+    session.score(other, path=tmp_path / "other")
+    session.wait(WAIT_S)
+    session.close()
+    (tmp_path / "away").rename(tmp_path / "elsewhere")
+    session = make_session(labels=None, test_share=0)
+    assert set(session.archives) == {name_of(archive), name_of(other)}
+
+
+def test_no_archive_has_a_name_that_an_id_of_the_session_begins_with(make_session, tmp_path):
+    images = np.stack([SKY.read(i) for i in range(40)])
+    archive = sky(30, size=32, seed=9)
+    ids = [f"{name_of(archive)}::{i}" if i > 20 else f"mine::{i}" for i in range(40)]
+    source = open_source(images, ids=ids)
+    labels = {ids[0]: "anomaly", ids[1]: "normal"}
+    session = embedded(make_session(source, labels=labels, test_share=0))
+    session.score(archive)
+    session.wait(WAIT_S)
+    session.score(sky(20, size=32, seed=3), path=session.path / "archives" / "mine")
+    session.wait(WAIT_S)
+    names = list(session.archives)
+    assert len(names) == 2
+    assert not [i for i in ids if i.startswith(tuple(f"{name}::" for name in names))]
+    session.close()
+    assert set(make_session(source, labels=None, test_share=0).archives) == set(names)
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_done(make_session):
@@ -141,7 +199,7 @@ def test_the_same_bands_in_another_order_are_refused(make_session):
 
 
 def test_a_stop_keeps_what_is_there_and_the_session_goes_on(make_session, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.session.archives.part_rows_for", lambda *_: 10)
+    monkeypatch.setattr("amatch_widgets.session.scoring.part_rows_for", lambda *_: 10)
     session = embedded(make_session(test_share=0))
     archive = sky(60, size=32, seed=5)
     stopped = []

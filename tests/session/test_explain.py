@@ -84,7 +84,7 @@ def test_an_image_that_cannot_be_read_gives_its_reason(make_session):
 
 def test_embeddings_of_another_network_are_not_explained(make_session, monkeypatch):
     session = embedded(make_session(test_share=0))
-    monkeypatch.setattr("amatch_widgets.session.explain.digest", lambda _: "another")
+    monkeypatch.setattr("amatch_widgets.session.embedder.digest", lambda _: "another")
     with pytest.raises(StateError, match="weights of the network are others"):
         session.explain("00")
 

@@ -89,10 +89,10 @@ def test_a_label_given_while_a_fit_runs_is_tested_with_the_one_before(make_sessi
     before, fit = session._board._fit.scores, InstantHead.fit
     running, go_on = threading.Event(), threading.Event()
 
-    def slow(head, labels):
+    def slow(head, labels, outside=None):
         running.set()
         assert go_on.wait(WAIT_S)
-        return fit(head, labels)
+        return fit(head, labels, outside)
 
     with monkeypatch.context() as patch:
         patch.setattr(InstantHead, "fit", slow)
@@ -147,10 +147,10 @@ def test_a_label_given_by_novelty_while_the_first_instant_fit_runs_is_not_asked(
     rare = next(i for i, label in SKY.truth.items() if label == "anomaly")
     fit = InstantHead.fit
 
-    def with_a_label(head, labels):
+    def with_a_label(head, labels, outside=None):
         if SKY.ids[1] not in session.labels.current():
             session.label({SKY.ids[1]: "normal"})
-        return fit(head, labels)
+        return fit(head, labels, outside)
 
     monkeypatch.setattr(InstantHead, "fit", with_a_label)
     session.label({rare: "anomaly"})

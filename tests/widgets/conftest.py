@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from amatch_widgets.archive.parts import Parts
 from amatch_widgets.demo import sky
 from amatch_widgets.query.head import InstantFit
 from amatch_widgets.session import Session
@@ -38,3 +39,41 @@ def ranked(session):
         return scores
 
     return rank
+
+
+class Survey:
+    """An archive of 300 images in three parts, of which two are scored, at random."""
+
+    def __init__(self, session):
+        self.source = sky(300, size=32, seed=5)
+        self.scores = np.random.default_rng(3).random(300).astype(np.float32)
+        name = f"{self.source.name}-{self.source.fingerprint()[:8]}"
+        self.parts = Parts.create(
+            session.path / "archives" / name,
+            fingerprint=self.source.fingerprint(),
+            n_images=300,
+            spec=self.source.spec(),
+            part_rows=100,
+        )
+        self.cycle = self.parts.begin("k", "Ranked by chance.")
+        self.write(0)
+        self.write(1)
+        self.archive = session._archives.note(self.source, self.parts.root)
+
+    def write(self, part):
+        start, stop = self.parts.bounds(part)
+        scores = self.scores[start:stop].copy()
+        scores[7] = np.nan  # one of each cannot be read
+        problems = {start + 7: "torn"}
+        ids = self.source.ids[start:stop]
+        self.parts.write(self.cycle, part, ids=ids, scores=scores, problems=problems)
+
+    def ids(self, n=200):
+        """The ids in the session of what is scored of the first `n` images, the highest scores first."""
+        order = [i for i in np.argsort(-self.scores[:n], kind="stable") if i % 100 != 7]
+        return [self.archive.id_of(self.source.ids[i]) for i in order]
+
+
+@pytest.fixture
+def survey(session):
+    return Survey(session)

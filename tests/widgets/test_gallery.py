@@ -11,7 +11,8 @@ from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.labels import LabelStore
 from amatch_widgets.query.strategies import Candidate, ranks
 from amatch_widgets.session import Filter, Session
-from amatch_widgets.widgets.gallery import Gallery, _score_text
+from amatch_widgets.widgets.browsing import score_text
+from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.shelf import chip
 from amatch_widgets.widgets.view import Desk
 
@@ -406,7 +407,7 @@ def test_an_image_that_cannot_be_read_gets_a_tile_with_the_reason(session, monke
 
 
 def test_a_score_below_one_is_never_written_as_one():
-    assert [_score_text(s) for s in (np.float32("nan"), 0.99996, 1.0, 0.0)] == ["", "0.999", "1.000", "0.000"]
+    assert [score_text(s) for s in (np.float32("nan"), 0.99996, 1.0, 0.0)] == ["", "0.999", "1.000", "0.000"]
 
 
 def test_a_jump_goes_to_a_page_or_to_the_next_image_with_that_id(board):
