@@ -6,7 +6,8 @@ cycle trains.
 
     python benchmarks/screenshots.py --out docs
     python benchmarks/screenshots.py --images ../shared/data/galaxyzoo1 --anomaly edge_on --out shots \
-        --views dashboard detail map history labelling keys images --widths 1024 1280 1920 2560
+        --views dashboard detail map history labelling keys images similar mixed second-look parts report \
+        banner --widths 1024 1280 1920 2560
 
 Writes a picture of each view, e.g. dashboard.png (dark) and dashboard-light.png; those of other widths
 than 1280 px have it in their names, e.g. detail-light-1920.png.
@@ -29,8 +30,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WIDTHS = {1024: 768, 1280: 860, 1920: 1080, 2560: 1440}  # and the heights of such screens
-_VIEWS = ("dashboard", "detail", "map", "history", "labelling", "keys", "images")
+_VIEWS = (
+    *("dashboard", "detail", "map", "history", "labelling", "keys", "images"),
+    *("similar", "mixed", "second-look", "parts", "report", "banner"),
+)
+_PARTS = "import ipywidgets\nipywidgets.HBox([am.Gallery(session), am.Plots(session)])"
 _BUSY_MS = 600_000
+# What is clicked or pressed, what then comes, and what closes it.
+_OPENED = {
+    "detail": (("Home", "Enter"), '.amw-detail[data-shown="yes"]', ".amw-d-close"),
+    "map": ((".amw-side-map",), '.amw-map:not([data-drawn="0"])', ".amw-side-plots"),
+    "history": ((".amw-past-toggle",), ".amw-past", ".amw-past-toggle"),
+    "labelling": (
+        ("Shift+ArrowRight", "Shift+ArrowDown", "f", "Escape", "t"),
+        ".amw-tagging",
+        ".amw-tags-done",
+    ),
+    "keys": (("?",), ".amw-help", ".amw-help .amw-x"),
+    "images": ((".amw-pre-toggle",), ":nth-match(.amw-pre-image img, 14)", ".amw-pre-toggle"),
+    "similar": (("Home", "m"), ".amw-similar-to", ".amw-back"),
+}
 
 
 def main() -> None:
@@ -98,7 +117,7 @@ def _cells(arguments: argparse.Namespace) -> list[str]:
     else:
         folder = str((arguments.images / "images").resolve())
         source, labels = f"source = am.open_source({folder!r})", ""
-    return [f"import amatch_widgets as am\n{source}\nsession = am.Session(source{labels})", "session"]
+    return [f"import amatch_widgets as am\n{source}\nsession = am.Session(source{labels})", "session", _PARTS]
 
 
 def _truth(notebook: Any, arguments: argparse.Namespace) -> dict[str, bool]:
@@ -130,54 +149,107 @@ def _refresh(page: Any) -> None:
 
 def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path]:
     written = []
-    for view in arguments.views:
-        close = _open(page, view)
+    for view in sorted(arguments.views, key=_VIEWS.index):  # after a restart nothing else can be shown
+        if view == "report":
+            written += _shoot_report(notebook, page, arguments)
+            continue
+        close = _open(notebook, page, view)
         for width in arguments.widths:
             page.set_viewport_size({"width": width, "height": _WIDTHS[width]})
-            page.eval_on_selector(".amw-scroll", "e => e.scrollTo(0, 0)")
+            # The audit stands last.
+            y = "e.scrollHeight" if view == "mixed" else "0"
+            page.eval_on_selector(".amw-scroll", f"e => e.scrollTo(0, {y})")
             for theme in ("dark", "light"):
                 notebook.theme(theme)
-                block = "start" if view == "images" else "end"  # it stands above the gallery
-                page.eval_on_selector(".amw-root", "(e, block) => e.scrollIntoView({ block })", block)
-                name = view + ("-light" if theme == "light" else "") + (f"-{width}" if width != 1280 else "")
-                path = arguments.out / f"{name}.png"
+                root = ".amw-alone" if view == "parts" else ".amw-root"
+                # These stand above the gallery.
+                block = "start" if view in {"images", "parts", "banner"} else "end"
+                page.eval_on_selector(root, "(e, block) => e.scrollIntoView({ block })", block)
+                path = arguments.out / _name(view, theme, width)
                 page.screenshot(path=path)
                 written.append(path)
         close()
     return written
 
 
-def _open(page: Any, view: str) -> Callable[[], object]:
+def _shoot_report(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path]:
+    """Write the report of the hunt, and take its beginning."""
+    report = Path(notebook.ask("print(session.report())"))
+    written = []
+    for theme in ("dark", "light"):
+        context = page.context.browser.new_context(color_scheme=theme)
+        sheet = context.new_page()
+        sheet.goto(report.as_uri())
+        for width in arguments.widths:
+            sheet.set_viewport_size({"width": width, "height": _WIDTHS[width]})
+            written.append(arguments.out / _name("report", theme, width))
+            sheet.screenshot(path=written[-1])
+        context.close()
+    return written
+
+
+def _name(view: str, theme: str, width: int) -> str:
+    return view + ("-light" if theme == "light" else "") + (f"-{width}" if width != 1280 else "") + ".png"
+
+
+def _open(notebook: Any, page: Any, view: str) -> Callable[[], object]:
     """Bring a view to the screen, as a person would; return what closes it."""
+    if view in {"mixed", "second-look"}:
+        return _order(page, view.replace("-", " "))
+    if view == "parts":
+        return _part(notebook, page)
     page.focus(".amw-gallery")
-    close = ""
+    if view in {"dashboard", "banner"}:
+        if view == "banner":
+            page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:restart'); }")
+            page.click(".jp-Dialog .jp-mod-accept")
+            page.wait_for_selector(".amw-dead")
+        return lambda: None
+    acts, comes, closes = _OPENED[view]
+    for act in acts:
+        page.click(act) if act.startswith(".") else page.keyboard.press(act)
+    page.wait_for_selector(comes)
     if view == "detail":
-        page.keyboard.press("Home")
-        page.keyboard.press("Enter")
-        page.wait_for_selector('.amw-detail[data-shown="yes"]')
         page.keyboard.press("w")
         page.wait_for_selector(".amw-d-heat img", timeout=_BUSY_MS)
-        close = ".amw-d-close"
-    elif view == "map":
-        page.click(".amw-side-map")
-        page.wait_for_selector('.amw-map:not([data-drawn="0"])')
-        close = ".amw-side-plots"
-    elif view == "history":
-        page.click(".amw-past-toggle")
-        page.wait_for_selector(".amw-past")
-        close = ".amw-past-toggle"
-    elif view == "labelling":
-        for key in ("Shift+ArrowRight", "Shift+ArrowDown", "f", "Escape", "t"):
-            page.keyboard.press(key)
-        close = ".amw-tags-done"
-    elif view == "keys":
-        page.keyboard.press("?")
-        close = ".amw-help .amw-x"
-    elif view == "images":
-        page.click(".amw-pre-toggle")
-        page.wait_for_function("document.querySelectorAll('.amw-pre-image img').length === 14")
-        close = ".amw-pre-toggle"
-    return lambda: page.click(close) if close else None
+        # It goes when the fine map has come in place of the coarse one.
+        page.wait_for_selector(".amw-d-why [role=status]", state="detached", timeout=_BUSY_MS)
+    elif view == "similar":
+        _wait_images(page)
+    return lambda: page.click(closes)
+
+
+def _order(page: Any, sort: str) -> Callable[[], object]:
+    """Choose an order; return what goes back to the highest scores."""
+
+    def choose(selector: str, value: str) -> None:
+        serial = page.get_attribute(".amw-gallery", "data-serial")
+        page.select_option(selector, value)
+        page.wait_for_function(
+            "old => document.querySelector('.amw-gallery').dataset.serial !== old", arg=serial
+        )
+
+    def close() -> None:
+        choose(".amw-sort", "highest")
+        if page.input_value(".amw-show") != "unlabelled":
+            choose(".amw-show", "unlabelled")
+
+    choose(".amw-sort", sort)
+    _wait_images(page)
+    return close
+
+
+def _part(notebook: Any, page: Any) -> Callable[[], object]:
+    """Show parts of the dashboard in an order of the user's own; return what takes them away."""
+    notebook.run(2)
+    page.wait_for_selector(".amw-alone .amw-tile img")
+    return lambda: page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-cell-output')")
+
+
+def _wait_images(page: Any) -> None:
+    page.wait_for_function(
+        "document.querySelectorAll('.amw-tile img').length === document.querySelectorAll('.amw-tile').length"
+    )
 
 
 def _wait_text(page: Any, selector: str, text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from PIL import Image
 from playwright.sync_api import expect
@@ -15,6 +17,35 @@ BYTES = """async (tile) => {
     const answer = await fetch(document.querySelector(tile).src);
     return new Uint8Array(await answer.arrayBuffer()).join();
 }"""
+
+
+def wait_that(page, check, arg):
+    """Wait until an async check holds; `wait_for_function` takes the promise itself for a yes."""
+    page.evaluate(
+        f"""async (arg) => {{
+            const holds = {check};
+            const end = performance.now() + 60000;
+            while (!(await holds(arg))) {{
+                if (performance.now() > end) throw new Error("waited for a minute in vain");
+                await new Promise((done) => requestAnimationFrame(done));
+            }}
+        }}""",
+        arg,
+    )
+
+
+def pixels(page, selector=".amw-d-picture"):
+    return page.evaluate(BYTES, selector)
+
+
+def wait_pixels(page, holds, *others, selector=".amw-d-picture"):
+    """Wait until an image is, or is not, like these; give its bytes."""
+    check = f"""async ([selector, others]) => {{
+        const now = await ({BYTES})(selector).catch(() => null);
+        return now !== null && others.every((old) => {holds});
+    }}"""
+    wait_that(page, check, [selector, list(others)])
+    return pixels(page, selector)
 
 
 def opened(page, image_id):
@@ -163,7 +194,7 @@ def test_a_rendering_changes_the_image_then_the_gallery_and_is_taken_back(notebo
     page.wait_for_function("([tile, old]) => document.querySelector(tile).src !== old", arg=[tile, address])
     assert page.evaluate(BYTES, tile) != thumbnail
     # What was shown before is let go: the browser would keep it else.
-    page.wait_for_function("old => fetch(old).then(() => false, () => true)", arg=address)
+    wait_that(page, "old => fetch(old).then(() => false, () => true)", address)
     page.wait_for_function("document.querySelector('.amw-d-use').disabled")
     page.keyboard.press("Escape")
     assert page.eval_on_selector(tile, "e => getComputedStyle(e).filter") == "invert(1)"
@@ -171,14 +202,75 @@ def test_a_rendering_changes_the_image_then_the_gallery_and_is_taken_back(notebo
     page.keyboard.press("Enter")
     opened(page, ids[0])
     page.click(".amw-d-reset")
-    page.wait_for_function(
-        f"([tile, old]) => ({BYTES})(tile).then((now) => now === old)", arg=[tile, thumbnail]
-    )
+    wait_pixels(page, "now === old", thumbnail, selector=tile)
     page.wait_for_function(
         "tile => getComputedStyle(document.querySelector(tile)).filter === 'none'", arg=tile
     )
     page.wait_for_function("old => document.querySelector('.amw-d-picture').src === old", arg=plain)
     assert not page.locator(".amw-plain").count()
+
+
+def test_each_limit_stretch_and_slider_is_seen_used_for_the_gallery_and_reset(notebook, sky):
+    nb = show(notebook, [sky[0], "board = session.show()\nboard"])
+    page, before = nb.page, nb.cells()
+    page.wait_for_selector(".amw-train:enabled")  # nothing is drawn anew for want of preparing
+    ids = titles(page)
+    click_tile(page, 0)
+    page.keyboard.press("Enter")
+    opened(page, ids[0])
+    seen = [pixels(page)]
+    assert not page.locator(".amw-d-softening").count()
+    for choice, value in (("limits", "zscale"), ("stretch", "log"), ("stretch", "asinh")):
+        page.select_option(f".amw-d-{choice}", value)
+        seen.append(wait_pixels(page, "now !== old", *seen))
+    page.fill(".amw-d-softening", "0.9")
+    page.keyboard.press("Enter")
+    seen.append(wait_pixels(page, "now !== old", *seen))
+    page.fill(".amw-d-softening", "7")  # refused, and the field goes back
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.amw-d-softening').value === '0.9'")
+    page.click(".amw-message .amw-x")
+
+    # The sliders are the browser's, at once; they catch at the middle.
+    canvas = "getComputedStyle(document.querySelector('.amw-d-canvas')).filter"
+    for slider, at, css in (
+        ("brightness", "0.5", "brightness(2)"),
+        ("contrast", "-0.5", "brightness(2) contrast(0.5)"),
+        ("brightness", "0.02", "contrast(0.5)"),
+    ):
+        page.fill(f".amw-d-{slider}", at)
+        page.wait_for_function(f"{canvas} === '{css}'")
+    assert pixels(page) == seen[-1]
+    page.focus(".amw-d-contrast")
+    page.keyboard.press("ArrowRight")  # the slider's, and not the gallery's
+    page.wait_for_function(f"{canvas} === 'contrast(0.514)'")
+    assert page.get_attribute(".amw-detail", "data-image") == ids[0]
+
+    # All of it for all images.
+    thumbnail = '.amw-tile[data-index="5"] img'
+    plain = pixels(page, thumbnail)
+    page.click(".amw-d-use")
+    wait_pixels(page, "now !== old", plain, selector=thumbnail)
+    page.wait_for_selector(".amw-d-use:disabled")
+    used = json.loads(nb.ask("import json; print(json.dumps(board.gallery.rendering.to_dict()))"))
+    wanted = {"limits": "zscale", "stretch": "asinh", "softening": 0.9, "brightness": 1, "contrast": 0.514}
+    assert used | wanted == used
+    page.keyboard.press("Escape")
+    assert page.inner_text(".amw-plain").startswith("zscale, asinh")
+    assert page.eval_on_selector(thumbnail, "e => getComputedStyle(e).filter") == "contrast(0.514)"
+    click_tile(page, 5)
+    page.keyboard.press("Enter")  # the next image is shown so, too
+    opened(page, ids[5])
+    assert page.input_value(".amw-d-limits") == "zscale"
+    page.click(".amw-d-reset")
+    wait_pixels(page, "now === old", plain, selector=thumbnail)
+    page.wait_for_function(f"{canvas} === 'none'")
+    page.wait_for_selector(".amw-d-reset:disabled")
+    assert page.input_value(".amw-d-stretch") == "auto"
+    page.keyboard.press("Home")
+    wait_pixels(page, "now === old", seen[0])
+    assert not page.locator(".amw-plain").count()
+    assert nb.cells() == before
 
 
 def test_neighbours_are_visited_and_labelled_without_the_gallery(notebook, sky, tmp_path):

@@ -182,3 +182,38 @@ def test_a_rectangle_is_listed_and_the_wheel_looks_closer(notebook, sky):
     page.click(".amw-side-plots")
     page.wait_for_selector(".amw-plots-scroll", state="visible")
     page.wait_for_selector(".amw-map", state="hidden")
+
+
+def test_umap_that_is_not_installed_is_told_and_a_button_lists_a_rectangle(notebook, sky):
+    nb = show_embedded(notebook, sky)
+    page = nb.page
+    before = nb.cells()
+    nb.ask("import sys; sys.modules['umap'] = None")  # as if it were not there
+    places = open_map(nb)
+    page.select_option(".amw-map-method", "umap")
+    page.wait_for_selector(".amw-message.amw-error:has-text(\"pip install 'amatch-widgets[umap]'\")")
+    page.wait_for_function("document.querySelector('.amw-map-method').value === 'pca'")
+    page.wait_for_selector(".amw-map-refresh:enabled")
+    assert page.get_attribute(".amw-map", "data-drawn") == "1"  # the one there stays
+
+    choose = page.locator(".amw-map-choose")
+    assert choose.get_attribute("aria-pressed") == "false"
+    choose.click()
+    page.wait_for_selector('.amw-map-choose[aria-pressed="true"]')
+    page.wait_for_selector(".amw-map-crosshair")
+    page.mouse.move(*on_screen(page, (0, 0)))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, (0.3, 0.3)))
+    page.mouse.move(*on_screen(page, (0.5, 0.5)))
+    page.mouse.up()
+    page.wait_for_selector(".amw-back")
+    n = int(page.inner_text(".amw-similar-to").split()[0])
+    inside = {i for i, (x, y) in places.items() if x < 0.5 and y < 0.5}
+    assert abs(n - len(inside)) <= 12  # a pixel more or less
+    assert len(set(titles(page)) & inside) >= len(titles(page)) - 8
+    # For one rectangle: the next drag moves the map.
+    page.wait_for_selector('.amw-map-choose[aria-pressed="false"]')
+    page.wait_for_selector(".amw-map-crosshair", state="detached")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-back", state="detached")
+    assert nb.cells() == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from playwright.sync_api import expect
+
 from tests.browser.helper import labels, show, tile
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><b>{{ 1 + 1 }}</b>"
@@ -136,3 +138,48 @@ def test_another_annotators_labels_are_compared_merged_and_settled(notebook, sky
     page.wait_for_selector(".amw-message-text:has-text('Undone')")
     assert [labels(tmp_path)[i] for i in ids] == ["normal"] * 3 + [None] * 2
     assert page.title() != "hacked"
+
+
+def test_the_history_shows_one_annotator_and_as_many_lines_as_are_asked_for(notebook, sky):
+    nb = show(notebook, sky)
+    page = nb.page
+    before = nb.cells()
+    nb.ask(
+        "free = [source.ids[int(i)] for i in session.ranking('random', show='unlabelled')]\n"
+        "session.label(dict.fromkeys(free[:150], 'normal'), by='ann')\n"
+        "session.label(dict.fromkeys(free[150:170], 'anomaly'), by='<b>ben</b>')"
+    )
+    page.click(".amw-past-toggle")
+    total = page.locator(".amw-past-total")
+    expect(total).to_have_text("220 lines, the latest first")
+    row = page.locator(".amw-past-row")
+    expect(row).to_have_count(100)
+    more = page.locator(".amw-past-more-rows")
+    expect(more).to_have_text("more: 120 older")
+    more.click()
+    expect(row).to_have_count(200)
+    more.click()
+    expect(row).to_have_count(220)
+    expect(more).to_have_count(0)
+    numbers = page.eval_on_selector_all(".amw-past-row", "all => all.map(e => Number(e.dataset.number))")
+    assert numbers == list(range(219, -1, -1))
+
+    # One annotator, "" among them, and what of theirs holds a text.
+    names = page.eval_on_selector_all(".amw-past-by option", "all => all.map(e => e.textContent)")
+    assert names == ["all annotators", "(no name)", "<b>ben</b>", "ann"]
+    for name, n in (("<b>ben</b>", 20), ("(no name)", 50), ("ann", 150)):
+        page.select_option(".amw-past-by", label=name)
+        expect(total).to_have_text(f"{n} lines, the latest first")
+        expect(row).to_have_count(min(n, 100))  # anew from the latest
+        assert set(rows(page, ".amw-past-who")) == {"" if name == "(no name)" else name}
+    last = rows(page, ".amw-past-id")[0]
+    page.fill(".amw-past-text", last)
+    expect(row).to_have_count(1)
+    page.select_option(".amw-past-by", label="<b>ben</b>")
+    expect(page.locator(".amw-past-empty")).to_have_text("No line passes the filter.")
+    page.select_option(".amw-past-by", label="all annotators")
+    expect(row).to_have_count(1)
+    page.focus(".amw-past-text")
+    page.keyboard.press("Escape")
+    expect(total).to_have_text("220 lines, the latest first")
+    assert nb.cells() == before
