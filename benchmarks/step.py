@@ -81,7 +81,7 @@ def ranking_of(sky: Any, size: int, labels: dict[int, int]) -> Any:
     from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415
     from amatch_widgets.learn.projection import Projection  # noqa: PLC0415
     from amatch_widgets.learn.start import Start  # noqa: PLC0415
-    from amatch_widgets.query.head import InstantHead  # noqa: PLC0415
+    from amatch_widgets.query.head import InstantHead, logit_of  # noqa: PLC0415
 
     embedder = Embedder(build_classifier("tf_efficientnet_lite0"), side=size, n_views=1)
     raw = embedder.raw(np.stack([sky.read(i) for i in range(len(sky))]))
@@ -89,7 +89,7 @@ def ranking_of(sky: Any, size: int, labels: dict[int, int]) -> Any:
     head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), np.bool_), seed=0)
     fit = head.fit(labels)
     likely = np.argsort(-fit.scores)[: len(raw) // 50]
-    return Start(projection, size, 1, fit.weights, fit.bias, likely)
+    return Start(projection, size, 1, fit.weights, fit.bias, likely, logit_of(fit.scores))
 
 
 def load_reference(shared: Path) -> Any:

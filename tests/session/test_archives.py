@@ -217,7 +217,7 @@ def test_a_stop_keeps_what_is_there_and_the_session_goes_on(make_session, monkey
 
 
 def test_a_run_that_goes_on_keeps_the_precision_that_it_began_with(make_session, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.session.archives.part_rows_for", lambda *_: 10)
+    monkeypatch.setattr("amatch_widgets.session.scoring.part_rows_for", lambda *_: 10)
     ready, used = Ranker.ready, []
     monkeypatch.setattr(
         Ranker, "ready", lambda self, device: used.append(self.precision) or ready(self, device)

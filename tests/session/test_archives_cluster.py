@@ -36,7 +36,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def session(make_session, monkeypatch):
-    monkeypatch.setattr("amatch_widgets.session.archives.part_rows_for", lambda *_: ROWS)
+    monkeypatch.setattr("amatch_widgets.session.scoring.part_rows_for", lambda *_: ROWS)
     monkeypatch.setattr("amatch_widgets.archive.first._LEAST", FIRST)
     session = make_session(test_share=0)
     session.embed()
