@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "labels alone": {"unlabelled_ratio": 0},
     "restart": {"restart": True},
     "whole network": {"frozen_stages": 0},
+    "norm in training": {"freeze_norm": False},
     "25 steps": {"steps": 25},
     "50 steps": {"steps": 50},
     "200 steps": {"steps": 200},
