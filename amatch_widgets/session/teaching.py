@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amatch_widgets.errors import ImageReadError, LabelError, NotTrainedError, StateError
-from amatch_widgets.events import ArchiveBegun, Event, ProblemFound, ScoresChanged
+from amatch_widgets.events import ArchiveBegun, Event, Message, ProblemFound, ScoresChanged
 from amatch_widgets.labels import CLASSES
 from amatch_widgets.session._lines import JsonLines
 
@@ -171,10 +171,16 @@ class Teaching:
             except StateError:  # the session is being closed, or its network is another one now
                 with self._changed:
                     self._unreadable.update(missing)
-            except Exception:  # noqa: BLE001 (the thread's border: the labels are safe)
+            except Exception as error:  # noqa: BLE001 (the thread's border: it is told in words)
                 _log.exception("%d labelled images of archives could not be embedded", len(missing))
                 with self._changed:
                     self._unreadable.update(missing)
+                reason = f"{type(error).__name__}: {error}"
+                text = (
+                    f"Labelled images of archives ({len(missing):,}) teach nothing: {reason}. "
+                    "The labels are safe; score the archive again to try anew."
+                )
+                self._hub.publish(Message("error", text))
             with self._changed:
                 self._changed.notify_all()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amatch_widgets.demo import sky
-from amatch_widgets.events import ProblemFound
+from amatch_widgets.events import Message, ProblemFound
 from tests.session.helper import SKY, WAIT_S, Gate, Holey
 
 SURVEY = sky(80, size=32, seed=5, prevalence=0.2)
@@ -135,3 +135,25 @@ def test_they_are_embedded_between_two_steps_of_a_training(session):
     assert session._teaching.wait(WAIT_S)
     session.wait(WAIT_S)
     assert session.step == 3
+
+
+def test_a_failure_is_told_and_the_labels_stay(session, monkeypatch):
+    survey = of(session)
+    told, there = [], threading.Event()
+
+    def listen(event):
+        if isinstance(event, Message) and event.level == "error":
+            told.append(event.text)
+            there.set()
+
+    def broken(_key):
+        raise RuntimeError("out of everything")
+
+    session.hub.subscribe(listen)
+    monkeypatch.setattr(session._teaching, "_embedder", broken)
+    session.label({survey.id_of(RARE[0]): "anomaly"})
+    assert there.wait(WAIT_S)
+    assert told[0].startswith(
+        "Labelled images of archives (1) teach nothing: RuntimeError: out of everything."
+    )
+    assert session.labels.get(survey.id_of(RARE[0])).label == "anomaly"
