@@ -30,7 +30,6 @@ __all__ = ["Preview"]
 
 _log = logging.getLogger(__name__)
 _SHOWN, _ANOMALIES = 14, 4  # images; of them, at most, labelled anomalies
-_COLOURS = 3
 _EDGES = (0.5, 99.5)  # percentiles over the sample: where fixed limits begin
 
 
