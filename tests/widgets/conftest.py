@@ -7,6 +7,8 @@ from amatch_widgets.archive.parts import Parts
 from amatch_widgets.demo import sky
 from amatch_widgets.query.head import InstantFit
 from amatch_widgets.session import Session
+from amatch_widgets.widgets.gallery import Gallery
+from amatch_widgets.widgets.view import Desk
 
 
 @pytest.fixture
@@ -77,3 +79,18 @@ class Survey:
 @pytest.fixture
 def survey(session):
     return Survey(session)
+
+
+@pytest.fixture
+def desk():
+    desk = Desk()
+    desk.said = []
+    desk.on_message(lambda level, text: desk.said.append((level, text)))
+    return desk
+
+
+@pytest.fixture
+def gallery(session, desk):
+    gallery = Gallery(session, desk)
+    yield gallery
+    gallery.close()

@@ -11,27 +11,10 @@ import pytest
 from amatch_widgets.events import LabelsChanged
 from amatch_widgets.labels import LabelStore
 from amatch_widgets.session import Session
-from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.past import Past
-from amatch_widgets.widgets.view import Desk
 
 WAIT_S = 20
 HOSTILE = '<img src=x onerror="alert(1)">{{ 1 + 1 }}'
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    desk.said = []
-    desk.on_message(lambda level, text: desk.said.append((level, text)))
-    return desk
-
-
-@pytest.fixture
-def gallery(session, desk):
-    gallery = Gallery(session, desk)
-    yield gallery
-    gallery.close()
 
 
 @pytest.fixture
