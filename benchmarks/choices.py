@@ -79,6 +79,25 @@ def alignment() -> None:
     _pseudo(labels)
 
 
+def flex_match() -> None:
+    """Thresholds by class that follow how many images are surely of it (FlexMatch, arXiv 2110.08263).
+
+    Hard pseudo-labels. The counts are running means over steps, where the paper counts each image of
+    the pool once, by its latest pseudo-label.
+    """
+    learnt = _Running()
+
+    def labels(probability: Tensor, threshold: float) -> PseudoLabels:
+        confidence, likelier = probability.max(1)
+        sure = F.one_hot(likelier, 2)[confidence >= threshold].sum(0)
+        counts = learnt.add(sure.float())
+        beta = counts / torch.maximum(counts.max(), len(probability) - counts.sum()).clamp_min(1e-6)
+        is_sure = confidence >= (threshold * beta / (2 - beta))[likelier]  # the paper's convex mapping
+        return PseudoLabels(F.one_hot(likelier, 2).float(), is_sure.float(), is_sure)
+
+    _pseudo(labels)
+
+
 def free_match() -> None:
     """Thresholds by class that follow the training (FreeMatch, arXiv 2205.07246), hard pseudo-labels."""
     overall, by_class = _Running(), _Running()
@@ -119,10 +138,27 @@ def quota() -> None:
     _pseudo(labels)
 
 
+def no_ema() -> None:
+    """Weak views judged by the trained weights, as in FixMatch; their average still scores."""
+    usual = trainer.Trainer._judge  # noqa: SLF001 (as above)
+
+    def judge(self: trainer.Trainer, x: Tensor) -> Tensor:
+        average = self._ema.module
+        self._ema.module = self.model
+        try:
+            return usual(self, x)
+        finally:
+            self._ema.module = average
+
+    trainer.Trainer._judge = judge  # type: ignore[method-assign]  # noqa: SLF001
+
+
 CHOICES: dict[str, Callable[[], None]] = {
     "stage rates": stage_rates,
     "alignment": alignment,
+    "FlexMatch": flex_match,
     "FreeMatch": free_match,
     "SoftMatch": soft_match,
     "quota": quota,
+    "no EMA": no_ema,
 }

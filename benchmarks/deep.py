@@ -56,11 +56,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "200 steps": {"steps": 200},
     "rate 0.0002": {"learning_rate": 2e-4},
     "rate 0.001": {"learning_rate": 1e-3},
+    "embedded again": {},  # the trained network's vectors rank, through the instant head, not its own head
 }
-NAMES = (*VARIANTS, "stage rates", "alignment", "FreeMatch", "SoftMatch", "quota")
+NAMES = (*VARIANTS, "stage rates", "alignment", "FlexMatch", "FreeMatch", "SoftMatch", "quota", "no EMA")
 WEIGHTS = (0.5, 1.0, 2.0)
 _STEPS = 100
 _PAGE, _PAGES = 24, 3
+_SAMPLE = 4096  # images that a projection is fitted on, as in the package
 _MANY = {"anomaly": 20, "normal": 480}
 
 
@@ -108,7 +110,10 @@ def run(unit: Unit) -> dict[str, Any]:
             session.query(0)  # waits until the instant tier has learnt from all labels
             instant = session._board._fit.scores  # noqa: SLF001 (of both tiers only what ranks is public)
             cycle = session.history.cycles[-1]
-            deep = ScoreStore(session.path).load(cycle.cycle, len(instant))
+            if unit.variant == "embedded again":
+                deep = embedded_again(session, unit.seed)
+            else:
+                deep = ScoreStore(session.path).load(cycle.cycle, len(instant))
             free = session.ranking("random", show="unlabelled")
             truth = np.array([session.source.ids[i] in case.anomalies for i in free])
             rankings = {"instant": instant, "deep": deep}
@@ -126,6 +131,23 @@ def run(unit: Unit) -> dict[str, Any]:
         "config": config.to_dict(),
         **provenance(),
     }
+
+
+def embedded_again(session: Any, seed: int) -> np.ndarray:
+    """Return the scores of an instant head on the vectors of the trained network, whitened anew."""
+    from amatch_widgets.learn.embed import Embedder  # noqa: PLC0415 (in the child process alone)
+    from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (as above)
+    from amatch_widgets.query.head import InstantHead  # noqa: PLC0415 (as above)
+
+    model = session._engine.trained()  # noqa: SLF001 (as in `run`)
+    embedder = Embedder(model, side=model.side, n_views=model.shape.n_views)
+    raw = np.concatenate([embedder.raw(images) for images, _ in session._pool.stream(batch_size=256)])  # noqa: SLF001
+    sample = np.random.default_rng(seed).choice(len(raw), min(len(raw), _SAMPLE), replace=False)
+    projection = Projection.fit(raw[np.sort(sample)], embedder.blocks, seed=seed)
+    head = InstantHead(projection.apply(raw), projection.spaces, np.ones(len(raw), np.bool_), seed=seed)
+    index = {image_id: i for i, image_id in enumerate(session.source.ids)}
+    current = session.labels.current().items()
+    return head.fit({index[i]: int(label.label == "anomaly") for i, label in current}).scores
 
 
 def look(session: Any, case: Case) -> None:
