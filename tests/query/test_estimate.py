@@ -16,7 +16,7 @@ from amatch_widgets.query.estimate import _mid_p_gamma, estimate
 N, RARE, HUNTS, PAGES, PAGE, AUDITS = 800, 50, 200, 6, 24, 12
 BOUND = "At most 93 more (95 %); the 10 found are at least 9 % of all. From 40 audited images, no anomaly."
 MANY = (
-    "About 50 more anomalies (95 %: 7 to 181); the 12 found are 19 % (6 % to 63 %) of all. "
+    "About 50 more anomalies (95 %: 10 to 181); the 12 found are 19 % (6 % to 54 %) of all. "
     "From 40 audited images, 2 anomalies."
 )
 ONE = (
@@ -97,14 +97,33 @@ def test_three_draws_by_hand():
     assert (found.n_draws, found.n_hits, found.n_found, found.n_free) == (3, 1, 9, 70)
 
 
-def test_with_equal_weights_it_is_the_mid_p_interval_of_poisson():
-    low, high = _mid_p_gamma(np.full(3, 2.0), 2.0)
+@pytest.mark.parametrize(
+    ("n_hits", "below"),  # below the low end: all 5 % while that is under 3 hits, from 8 hits on the half
+    [(1, 0.05), (3, 0.05), (6, 0.05), (8, 0.025), (40, 0.025)],
+)
+def test_with_equal_weights_it_is_the_mid_p_interval_of_poisson(n_hits, below):
+    low, high = _mid_p_gamma(np.full(n_hits, 2.0), 2.0)
 
     def mid_p(mean):
-        return poisson.cdf(2, mean) + poisson.pmf(3, mean) / 2
+        return poisson.cdf(n_hits - 1, mean) + poisson.pmf(n_hits, mean) / 2
 
-    assert low == pytest.approx(2 * brentq(lambda m: mid_p(m) - 0.975, 0.01, 20))
-    assert high == pytest.approx(2 * brentq(lambda m: mid_p(m) - 0.025, 0.01, 20))
+    assert low == pytest.approx(2 * brentq(lambda m: mid_p(m) - 1 + below, 0.01, 100))
+    assert high == pytest.approx(2 * brentq(lambda m: mid_p(m) - 0.025, 0.01, 100))
+
+
+def test_between_both_rules_the_low_end_is_the_high_one_without_a_hit():
+    assert _mid_p_gamma(np.ones(7), 1.0)[0] == pytest.approx(3.06, abs=0.005)
+    assert _mid_p_gamma(np.ones(7), 1.1)[0] == _mid_p_gamma(np.empty(0), 1.1)[1]
+
+
+def test_whatever_poisson_mean_is_true_nine_in_ten_intervals_hold_it_and_95_in_100_on_average():
+    counts, means = np.arange(80), np.geomspace(0.02, 25, 2000)
+    low, high = np.array([_mid_p_gamma(np.ones(n), 1.0) for n in counts]).T
+    is_in = (low <= means[:, None]) & (means[:, None] <= high)
+    covered = (poisson.pmf(counts, means[:, None]) * is_in).sum(1)
+    assert covered.min() > 0.9
+    assert 0.945 < covered[means > 0.5].mean() < 0.96
+    assert covered[means > 0.5].max() < 0.987  # no rule does much better: the counts are whole numbers
 
 
 def test_with_any_weights_it_is_the_mixture_of_both_gammas():
@@ -114,7 +133,7 @@ def test_with_any_weights_it_is_the_mixture_of_both_gammas():
     for weights in (hits, np.append(hits, 3.0)):
         y, v = weights.sum(), (weights**2).sum()
         halves.append(gamma.cdf(ends, y * y / v, scale=v / y))
-    np.testing.assert_allclose(np.mean(halves, 0), [0.025, 0.975])
+    np.testing.assert_allclose(np.mean(halves, 0), [0.05, 0.975])
 
 
 def test_many_hits_and_a_tiny_next_one_have_an_interval():
