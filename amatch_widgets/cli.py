@@ -236,7 +236,7 @@ def _add_score(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         "ranks in the session. Called again it goes on where it was.",
     )
     score.add_argument("archive", nargs="?", metavar="ARCHIVE", help="other images: whatever can be opened")
-    score.add_argument("--out", type=Path, metavar="FOLDER", help="for its scores; default: in RUN")
+    score.add_argument("--out", metavar="FOLDER", help="for its scores, or a URL; default: in RUN")
     score.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask cluster that scores ARCHIVE, e.g. tcp://node1:8786"
     )

@@ -66,7 +66,7 @@ def score_on_cluster(
 
     What was highest in the cycle before is scored before the parts, as by `score_first`. Workers may join,
     die and come back: Dask gives what a lost worker had in hand to another one. They must see the images
-    and the folder of the scores under the same paths as this process.
+    and the folder of the scores under the same paths or URLs as this process.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """A folder of Parquet parts that many processes may fill: whole parts only, and each of them once.
 
+It may lie on this machine, on a volume that all processes have, or in an object store.
+
     archive.json                 what was scored: source, number of images, images of a part
     cycle=0003/model.json        with which model, in which precision
     cycle=0003/part-00012.parquet    index, id, score (null where there is none), problem (why there is none)
@@ -14,9 +16,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amatch_widgets.archive.shelf import shelf_of
 from amatch_widgets.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from amatch_widgets.images.remote import Remote
+
 __all__ = ["PART_ROWS", "Cycle", "Parts"]
 
 PART_ROWS = 100_000
 _FORMAT = 1
-_MANIFEST, _MODEL = "archive.json", "model.json"
+_MANIFEST, _MODEL, _FIRST = "archive.json", "model.json", "first.parquet"
 _CYCLE, _PART = re.compile(r"cycle=(\d{4,})"), re.compile(r"part-(\d{5,})\.parquet")
 _SCHEMA = pa.schema(
     [("index", pa.int64()), ("id", pa.string()), ("score", pa.float32()), ("problem", pa.string())]
@@ -79,14 +82,15 @@ class Parts:
 
     Attributes
     ----------
-    root : Path
+    root : Path or Remote
     n_images : int
     part_rows : int
         Images of each part but the last.
     """
 
-    def __init__(self, root: Path, n_images: int, part_rows: int) -> None:
+    def __init__(self, root: Path | Remote, n_images: int, part_rows: int) -> None:
         self.root, self.n_images, self.part_rows = root, n_images, part_rows
+        self._shelf = shelf_of(root)
 
     def __repr__(self) -> str:
         return f"Parts({str(self.root)!r}, {self.n_images:,} images, {self.n_parts:,} parts)"
@@ -94,7 +98,7 @@ class Parts:
     @classmethod
     def create(
         cls,
-        root: Path,
+        root: Path | Remote,
         *,
         fingerprint: str,
         n_images: int,
@@ -105,7 +109,7 @@ class Parts:
 
         Parameters
         ----------
-        root : Path
+        root : Path or Remote
         fingerprint, n_images, spec
             Of the source.
         part_rows : int, >= 1
@@ -120,10 +124,10 @@ class Parts:
         """
         if part_rows < 1 or n_images < 1:
             raise ConfigError(f"part_rows={part_rows!r} of {n_images!r} images: both are at least 1.")
-        if (root / _MANIFEST).exists():
+        made = cls(root, n_images, part_rows)
+        if _MANIFEST in made._names():
             found = cls.open(root)
-            kept = _read_json(root / _MANIFEST)
-            if (kept["fingerprint"], found.n_images) != (fingerprint, n_images):
+            if (found.source()[0], found.n_images) != (fingerprint, n_images):
                 raise WorkspaceError(
                     f"{str(root)!r} has the scores of other images: {found.n_images:,} of them, where there "
                     f"are {n_images:,} now. Choose another folder with path=."
@@ -136,11 +140,11 @@ class Parts:
             "part_rows": part_rows,
             "source": dict(spec),
         }
-        _write(root / _MANIFEST, json.dumps(manifest, indent=1).encode())
-        return cls(root, n_images, part_rows)
+        made._write(_MANIFEST, json.dumps(manifest, indent=1).encode())
+        return made
 
     @classmethod
-    def open(cls, root: Path) -> Parts:
+    def open(cls, root: Path | Remote) -> Parts:
         """Open a folder that is there.
 
         Raises
@@ -148,7 +152,8 @@ class Parts:
         WorkspaceError
             If there is none, or it is damaged.
         """
-        manifest = _read_json(root / _MANIFEST)
+        found = cls(root, 0, 1)
+        manifest = found._read_json(_MANIFEST)
         try:
             if manifest["format"] != _FORMAT:
                 raise WorkspaceError(
@@ -157,15 +162,15 @@ class Parts:
                 )
             return cls(root, int(manifest["n_images"]), int(manifest["part_rows"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(root / _MANIFEST, error) from error
+            raise found._damaged(_MANIFEST, error) from error
 
     def source(self) -> tuple[str, dict[str, Any]]:
         """Return the fingerprint of the images, and what is needed to open them again."""
-        manifest = _read_json(self.root / _MANIFEST)
+        manifest = self._read_json(_MANIFEST)
         try:
             return str(manifest["fingerprint"]), dict(manifest["source"])
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(self.root / _MANIFEST, error) from error
+            raise self._damaged(_MANIFEST, error) from error
 
     @property
     def n_parts(self) -> int:
@@ -182,10 +187,11 @@ class Parts:
 
     def cycles(self) -> list[Cycle]:
         """Return all cycles that were begun, the first first."""
-        numbers = sorted(int(m[1]) for name in self._listing(self.root) if (m := _CYCLE.fullmatch(name)))
+        numbers = sorted(int(m[1]) for name in self._names() if (m := _CYCLE.fullmatch(name)))
         found = []
         for number in numbers:
-            record = _read_json(self.root / f"cycle={number:04d}" / _MODEL)
+            name = f"cycle={number:04d}/{_MODEL}"
+            record = self._read_json(name)
             try:
                 precision = str(record.get("precision", "auto"))
                 cycle = Cycle(
@@ -193,7 +199,7 @@ class Parts:
                 )
                 found.append(cycle)
             except (KeyError, TypeError) as error:
-                raise _damaged(self.root / f"cycle={number:04d}" / _MODEL, error) from error
+                raise self._damaged(name, error) from error
         return found
 
     def begun(self, key: str) -> Cycle | None:
@@ -214,13 +220,12 @@ class Parts:
         cycles = self.cycles()
         number = cycles[-1].number + 1 if cycles else 1
         cycle = Cycle(number=number, key=key, note=note, precision=precision)
-        _write(self.root / cycle.folder / _MODEL, json.dumps(asdict(cycle)).encode())
+        self._write(f"{cycle.folder}/{_MODEL}", json.dumps(asdict(cycle)).encode())
         return cycle
 
     def done(self, cycle: Cycle) -> list[int]:
         """Return the parts of a cycle that are there, rising."""
-        names = self._listing(self.root / cycle.folder)
-        return sorted(int(m[1]) for name in names if (m := _PART.fullmatch(name)))
+        return sorted(int(m[1]) for name in self._names(cycle.folder) if (m := _PART.fullmatch(name)))
 
     def missing(self, cycle: Cycle) -> list[int]:
         """Return the parts of a cycle that are not there yet, rising."""
@@ -228,17 +233,23 @@ class Parts:
         return [part for part in range(self.n_parts) if part not in done]
 
     def files(self, cycle: Cycle) -> list[str]:
-        """Return the paths of the parts of a cycle that are there."""
+        """Return paths on this machine by which the parts of a cycle that are there can be read."""
         return self.files_of(cycle, self.done(cycle))
 
     def files_of(self, cycle: Cycle, parts: Iterable[int]) -> list[str]:
-        """Return the paths of some parts of a cycle, as far as they are there."""
+        """Return such paths of some parts of a cycle, as far as they are there."""
         there = set(self.done(cycle))
         return self.paths(cycle, sorted(there.intersection(parts)))
 
     def paths(self, cycle: Cycle, parts: Iterable[int]) -> list[str]:
-        """Return where parts of a cycle lie, or will lie."""
-        return [str(self._path(cycle, part)) for part in parts]
+        """Return such paths of parts of a cycle that are known to be there.
+
+        Raises
+        ------
+        WorkspaceError
+            If they lie elsewhere and cannot be fetched.
+        """
+        return self._paths(cycle, [_part(number) for number in parts])
 
     def n_problems(self, cycle: Cycle) -> int:
         """Count the images without a score in the parts of a cycle that are there; reads no rows."""
@@ -287,20 +298,21 @@ class Parts:
         if set((np.flatnonzero(is_missing) + start).tolist()) != set(problems):
             raise ValueError(f"Part {part}: each image has either a score or a problem.")
         why = [problems.get(i) for i in range(start, stop)]
-        _write(self._path(cycle, part), _as_parquet(np.arange(start, stop), ids, scores, why))
+        rows = _as_parquet(np.arange(start, stop), ids, scores, why)
+        self._write(f"{cycle.folder}/{_part(part)}", rows)
 
     # The highest of the cycle before.
 
     def first(self, cycle: Cycle) -> str | None:
         """Return the path of the file of those that are scored before all others; None if it is not there."""
-        path = self._first(cycle)
-        return str(path) if path.exists() else None
+        return self._paths(cycle, [_FIRST])[0] if _FIRST in self._names(cycle.folder) else None
 
     def write_first(
         self, cycle: Cycle, indices: NDArray[np.int64], ids: Sequence[str], scores: NDArray[np.float32]
     ) -> None:
         """Write the scores of some images, rising indices, which count until their parts are there."""
-        _write(self._first(cycle), _as_parquet(indices, ids, scores, [None] * len(indices)))
+        rows = _as_parquet(indices, ids, scores, [None] * len(indices))
+        self._write(f"{cycle.folder}/{_FIRST}", rows)
 
     def highest(self, cycle: Cycle, n: int) -> NDArray[np.int64]:
         """Return the indices, rising, of the `n` highest scores in the parts of a cycle that are there."""
@@ -314,20 +326,55 @@ class Parts:
                 indices, scores = indices[kept], scores[kept]
         return np.sort(indices)
 
-    def _first(self, cycle: Cycle) -> Path:
-        return self.root / cycle.folder / "first.parquet"
+    # Files.
 
-    def _path(self, cycle: Cycle, part: int) -> Path:
-        return self.root / cycle.folder / f"part-{part:05d}.parquet"
-
-    @staticmethod
-    def _listing(folder: Path) -> list[str]:
+    def _names(self, folder: str = "") -> list[str]:
         try:
-            return [path.name for path in folder.iterdir()]
-        except FileNotFoundError:
-            return []
+            return self._shelf.names(folder)
         except OSError as error:
-            raise WorkspaceError(f"The scores in {str(folder)!r} cannot be read: {error}.") from error
+            raise self._unreadable(folder, error) from error
+
+    def _paths(self, cycle: Cycle, names: Sequence[str]) -> list[str]:
+        try:
+            return self._shelf.paths(cycle.folder, names)
+        except OSError as error:
+            raise self._unreadable(cycle.folder, error) from error
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self._shelf.write(name, data)
+        except OSError as error:
+            raise WorkspaceError(
+                f"{self._shelf.where(name)!r} cannot be written: {error.strerror or error}. Free some space, "
+                "or choose another folder with path=."
+            ) from error
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self._shelf.read(name))
+        except FileNotFoundError as error:
+            raise WorkspaceError(
+                f"There is no file {self._shelf.where(name)!r}: no scores are kept there."
+            ) from error
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        except ValueError as error:
+            raise self._damaged(name, error) from error
+        if not isinstance(record, dict):
+            raise self._damaged(name, f"it holds {type(record).__name__}")
+        return record
+
+    def _unreadable(self, name: str, error: OSError) -> WorkspaceError:
+        what = self._shelf.where(name)
+        return WorkspaceError(f"The scores in {what!r} cannot be read: {error.strerror or error}.")
+
+    def _damaged(self, name: str, why: object) -> WorkspaceError:
+        what = self._shelf.where(name)
+        return WorkspaceError(f"{what!r} is damaged: {why}. Move its folder away and score again.")
+
+
+def _part(number: int) -> str:
+    return f"part-{number:05d}.parquet"
 
 
 def _as_parquet(
@@ -345,39 +392,3 @@ def _as_parquet(
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING)
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whoever else writes it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise WorkspaceError(
-            f"{str(path)!r} cannot be written: {error.strerror or error}. Free some space, or choose another "
-            "folder with path=."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise WorkspaceError(
-            f"There is no {path.name} in {str(path.parent)!r}: no scores are kept there."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(record, dict):
-        raise _damaged(path, f"it holds {type(record).__name__}")
-    return record
-
-
-def _damaged(path: Path, why: object) -> WorkspaceError:
-    return WorkspaceError(f"{str(path)!r} is damaged: {why}. Move its folder away and score again.")

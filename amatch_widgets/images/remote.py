@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Remote", "remote_from_spec", "why_unreachable"]
+
+_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"}
 
 
 class Remote:
@@ -177,6 +180,28 @@ class Remote:
             Changes when its content does.
         """
         return self._host.blocks.read_whole(self._path(), tag)
+
+    def fetch(self) -> bytes:
+        """Return all of a file as it is now, which is not kept; OSError if it cannot be read."""
+        return self._host.server.read(self._path())
+
+    def put(self, data: bytes) -> None:
+        """Write a file, for what a session makes: it is there whole or not at all; OSError if it cannot be.
+
+        Object stores take a file in one piece. Elsewhere it gets another name until it is whole.
+        """
+        path, is_store = self._path(), self._base.partition("://")[0] in _STORES
+
+        def write(files: Any) -> None:
+            if is_store:
+                files.pipe_file(path, data)
+                return
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+            files.pipe_file(temporary, data)
+            files.mv(temporary, path)
+
+        self._host.server.ask(write)
 
     def listing(self) -> list[tuple[str, bool]]:
         """Return the names in a folder, sorted, and whether each is a folder."""

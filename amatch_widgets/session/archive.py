@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from amatch_widgets.archive.order import Order
+    from amatch_widgets.images.remote import Remote
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.labels import Label, LabelStore
 
@@ -77,7 +78,7 @@ class Archive:
     ----------
     name : str
         Without ``"::"``.
-    folder : Path
+    folder : Path or Remote
         Where the scores lie.
     labels : LabelStore
         Of the session.
@@ -102,7 +103,7 @@ class Archive:
     """
 
     def __init__(
-        self, name: str, folder: Path, labels: LabelStore, source: ImageSource | None = None
+        self, name: str, folder: Path | Remote, labels: LabelStore, source: ImageSource | None = None
     ) -> None:
         self.name, self.parts = name, Parts.open(folder)
         self._labels = labels
@@ -119,7 +120,7 @@ class Archive:
         return self.parts.n_images
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Path | Remote:
         """Where the scores lie."""
         return self.parts.root
 

@@ -8,14 +8,16 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amatch_widgets.archive.parts import Parts
-from amatch_widgets.errors import LabelError, WorkspaceError
+from amatch_widgets.errors import AmatchError, ConfigError, LabelError, WorkspaceError
+from amatch_widgets.images.host import is_url
+from amatch_widgets.images.remote import Remote, remote_from_spec
 from amatch_widgets.session.archive import SEPARATOR, Archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Mapping
 
     from amatch_widgets.archive.scores import ArchiveScores
     from amatch_widgets.images.source import ImageSource
@@ -93,13 +95,42 @@ class Archives:
         """Return all ids that labels may be for: these, and whatever may be an image of an archive."""
         return _Ids(own, self.of)
 
-    def path_of(self, archive: ImageSource) -> Path:
-        """Return the folder of an archive's scores: where they are, else one in the session folder."""
+    def place_of(
+        self,
+        archive: ImageSource,
+        path: str | Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Path | Remote:
+        """Return the folder of an archive's scores: as named, or where they are, else in the session folder.
+
+        Parameters
+        ----------
+        archive : ImageSource
+        path : path or URL, optional
+        storage_options : mapping of str to object, optional
+            Of fsspec, for a URL.
+
+        Raises
+        ------
+        ConfigError
+            If there are options, and no URL.
+        SourceError, MissingExtraError
+            If it is no URL that can be opened.
+        """
+        if is_url(path):
+            return Remote(str(path), storage_options=storage_options)
+        if storage_options is not None:
+            raise ConfigError(
+                f"storage_options are for a URL, and path is {path!r}. Those of the images go to "
+                "am.open_source(url, storage_options=...)."
+            )
+        if path is not None:
+            return Path(path).expanduser().absolute()  # the working directory may change
         fingerprint = archive.fingerprint()
         for known in self.known().values():
             if known.fingerprint == fingerprint:
                 return known.folder
-        return self._folder / self._new_name(archive, fingerprint)
+        return self._folder.absolute() / self._new_name(archive, fingerprint)
 
     def scores(self) -> dict[str, ArchiveScores]:
         """Return the scores of all archives that have any, by name."""
@@ -109,13 +140,13 @@ class Archives:
                 found[name] = archive.scores
         return found
 
-    def note(self, source: ImageSource, path: Path) -> Archive:
+    def note(self, source: ImageSource, path: Path | Remote) -> Archive:
         """Take note of an archive that is being scored, so that the next kernel finds it too.
 
         Parameters
         ----------
         source : ImageSource
-        path : Path
+        path : Path, absolute, or Remote
             Where its scores are; `Parts` were made there.
 
         Raises
@@ -123,18 +154,18 @@ class Archives:
         WorkspaceError
             If it cannot be written down.
         """
-        path = path.absolute()  # the working directory may change
         fingerprint, _ = Parts.open(path).source()  # to look through all ids again would take long
         with self._lock:
             found = next((a for a in self._known.values() if a.fingerprint == fingerprint), None)
-            if found is not None and found.folder == path:
+            # Behind a URL it is made anew: the credentials may have changed.
+            if found is not None and found.folder == path and isinstance(path, Path):
                 found.use(source)
                 return found
-            is_here = path.parent == self._folder and self._is_free(path.name)
+            is_here = path.parent == self._folder.absolute() and self._is_free(path.name)
             name = path.name if is_here else self._new_name(source, fingerprint)
             name = name if found is None else found.name
             archive = Archive(name, path, self._labels, source)
-            elsewhere = {**self._elsewhere, name: str(path)}
+            elsewhere = {**self._elsewhere, name: path.spec() if isinstance(path, Remote) else str(path)}
             if is_here and name == path.name:
                 del elsewhere[name]
             if elsewhere != self._elsewhere:
@@ -161,19 +192,17 @@ class Archives:
         if self._folder.is_dir():
             here = (path for path in sorted(self._folder.iterdir()) if (path / "archive.json").exists())
             folders = {path.name: path for path in here if self._is_free(path.name)}
-        folders |= {name: Path(folder) for name, folder in self._elsewhere.items()}
-        for name, folder in folders.items():
+        for name, folder in {**folders, **self._elsewhere}.items():
             try:
-                self._known[name] = Archive(name, folder, self._labels)
-            except WorkspaceError as error:
-                self.notices.append(
-                    f"The scores of the archive {name!r} cannot be looked at: {error} Its labels are kept."
-                )
+                place = remote_from_spec(folder) if isinstance(folder, dict) else Path(folder)
+                self._known[name] = Archive(name, place, self._labels)
+            except AmatchError as error:
+                self.notices.append(_out_of_reach(name, folder, error))
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> dict[str, str | dict[str, Any]]:
         try:
             found = json.loads((self._folder / _ELSEWHERE).read_text("utf-8"))
-            return {str(name): str(folder) for name, folder in found.items()}
+            return {str(name): folder for name, folder in found.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError) as error:
@@ -184,7 +213,7 @@ class Archives:
             )
             return {}
 
-    def _write(self, elsewhere: dict[str, str]) -> None:
+    def _write(self, elsewhere: dict[str, str | dict[str, Any]]) -> None:
         file = self._folder / _ELSEWHERE
         temporary = file.with_name(f".{file.name}.tmp")
         try:
@@ -199,6 +228,17 @@ class Archives:
                 f"{str(file)!r} cannot be written: {error.strerror or error}. Free some space, then score "
                 "again."
             ) from error
+
+
+def _out_of_reach(name: str, folder: Path | str | dict[str, Any], error: AmatchError) -> str:
+    said = f"The scores of the archive {name!r} cannot be looked at: {error} Its labels are kept."
+    withheld = folder.get("withheld", []) if isinstance(folder, dict) else []
+    if not withheld:
+        return said
+    return (
+        f"{said} Its folder was given with {', '.join(map(str, withheld))}, which is not written down: score "
+        "it again with the same path= and storage_options=; that makes only what is missing."
+    )
 
 
 class _Ids:

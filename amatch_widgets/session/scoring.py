@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from amatch_widgets.archive.ranker import Model, Ranker
+    from amatch_widgets.images.remote import Remote
     from amatch_widgets.images.source import ImageSource
     from amatch_widgets.learn.backbone import Classifier
     from amatch_widgets.learn.inference import Precision
@@ -88,7 +89,7 @@ class Scoring:
             )
         self._manifest().image.check(archive)
 
-    def job(self, archive: ImageSource, path: Path, client: Any = None) -> Iterator[Event]:
+    def job(self, archive: ImageSource, path: Path | Remote, client: Any = None) -> Iterator[Event]:
         """Score the parts of an archive that are not there yet, by what ranks now."""
         self._catch_up()
         ranker = self.ranker()

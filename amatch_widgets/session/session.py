@@ -385,7 +385,14 @@ class Session(Labelling, Looking, Exporting, Importing):
             self._stopped = before  # of the job that goes on
             raise
 
-    def score(self, archive: object = None, *, path: str | Path | None = None, client: object = None) -> None:
+    def score(
+        self,
+        archive: object = None,
+        *,
+        path: str | Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        client: object = None,
+    ) -> None:
         """Score all images with the model that is there, or others with what ranks now; returns at once.
 
         Of other images, however many, the scores lie in Parquet parts and are looked at by
@@ -396,12 +403,14 @@ class Session(Labelling, Looking, Exporting, Importing):
         ----------
         archive : path, ndarray or ImageSource, optional
             Images other than the session's, of the same bands; whatever `open_source` opens.
-        path : path, optional
-            Folder for their scores; by default where they are already, else one in the session folder. The
-            session remembers it.
+        path : path or URL, optional
+            Folder for their scores, also one in an object store, "s3://bucket/scores"; by default where they
+            are already, else one in the session folder. The session remembers it.
+        storage_options : mapping of str to object, optional
+            Options of fsspec for `path`, if that is a URL. Credentials are not written down.
         client : distributed.Client, optional
-            Of a Dask cluster whose workers see the archive and the folder under the same paths; by
-            default this machine scores.
+            Of a Dask cluster whose workers see the archive and the folder under the same paths or URLs;
+            by default this machine scores.
 
         Raises
         ------
@@ -411,13 +420,15 @@ class Session(Labelling, Looking, Exporting, Importing):
             If the archive cannot be opened, or has other bands.
         WorkspaceError
             If `path` holds the scores of other images.
+        ConfigError
+            If there are options for a path that is no URL.
         StateError
             If the session is busy or closed.
         """
         if archive is not None:
             source = open_source(archive)
             self._scoring.check(source)
-            folder = self._archives.path_of(source) if path is None else Path(path).expanduser()
+            folder = self._archives.place_of(source, path, storage_options)
             self._worker.start("score", lambda: self._scoring.job(source, folder, client))
             return
         if not self.step:

@@ -18,6 +18,7 @@ from amatch_widgets.errors import ConfigError, ImageReadError, MissingExtraError
 from amatch_widgets.events import ScoringProgress
 from amatch_widgets.images.npy import NpySource
 from amatch_widgets.images.preprocess import Preprocess
+from amatch_widgets.images.remote import Remote
 from amatch_widgets.learn.backbone import build_classifier
 from tests.archive.helper import rows
 from tests.archive.processes import WAIT_S, Cluster
@@ -108,6 +109,20 @@ def test_workers_are_killed_another_joins_and_the_scheduler_is_restarted(
         assert not events or events[-1].done == N
         assert not list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
     assert rows(parts, cycle) == wanted
+
+
+def test_workers_write_to_an_object_store(cluster, object_store, ranker, source, wanted):
+    import s3fs  # noqa: PLC0415 - takes a second
+
+    s3fs.S3FileSystem(**object_store).mkdir("cluster")
+    cluster.scheduler()
+    cluster.worker()
+    place = Remote("s3://cluster/scores", storage_options=object_store)
+    parts, cycle = begin(place, ranker)
+    with cluster.client() as client:
+        client.wait_for_workers(1, timeout=WAIT_S)
+        list(score_on_cluster(client, source, ranker, parts, cycle, device="cpu"))
+    assert rows(Parts.open(place), cycle) == wanted
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from amatch_widgets.archive import parts as module
+from amatch_widgets.archive import shelf
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.errors import ConfigError, WorkspaceError
 
@@ -68,7 +68,7 @@ def test_a_part_is_whole_or_not_there(parts, monkeypatch):
     def fails(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", fails)
+    monkeypatch.setattr(shelf.os, "fsync", fails)
     with pytest.raises(WorkspaceError, match="No space left"):
         fill(parts, cycle, 0)
     monkeypatch.undo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import threading
@@ -136,19 +135,6 @@ def serve():
 def web(serve, written):
     """Give a web server for the written folder."""
     return serve(written[0])
-
-
-@pytest.fixture(scope="session")
-def object_store():
-    """Start an object store; give the options to reach it."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - takes a second
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {"key": "tester", "secret": "not-so-secret", "endpoint_url": f"http://{host}:{port}"}
-    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from amatch_widgets.archive.ranker import Ranker
 from amatch_widgets.demo import sky
-from amatch_widgets.errors import NotTrainedError, SourceError, WorkspaceError
+from amatch_widgets.errors import ConfigError, NotTrainedError, SourceError, WorkspaceError
 from amatch_widgets.events import Message, ScoringProgress
 from amatch_widgets.images.preprocess import Preprocess
 from amatch_widgets.images.source import open_source
@@ -143,6 +143,48 @@ def test_a_folder_that_is_gone_is_told_and_remembered(make_session, tmp_path):
     (tmp_path / "away").rename(tmp_path / "elsewhere")
     session = make_session(labels=None, test_share=0)
     assert set(session.archives) == {name_of(archive), name_of(other)}
+
+
+def test_an_object_store_keeps_scores_and_credentials_are_not_written_down(make_session, object_store):
+    import s3fs  # noqa: PLC0415 - takes a second
+
+    s3fs.S3FileSystem(**object_store).mkdir("survey")
+    url, archive = "s3://survey/scores", sky(30, size=32, seed=9)
+    session = embedded(make_session(test_share=0))
+    values, scores = scored(session, archive, path=url, storage_options=object_store)
+    assert (len(values), scores.is_complete, str(session.archive(archive.name).folder)) == (30, True, url)
+    session.score(archive)  # where its scores are already
+    session.wait(WAIT_S)
+    (name,) = session.archives
+    assert session.archives[name].progress().n_done == 30
+    session.close()
+    kept = (session.path / "archives" / "elsewhere.json").read_text()
+    assert url in kept
+    assert object_store["secret"] not in kept
+
+    again = make_session(test_share=0)
+    assert (again.archives, again.notices[-1].count("secret")) == ({}, 1)
+    embedded(again)
+    values_again, _ = scored(again, archive, path=url, storage_options=object_store)
+    np.testing.assert_array_equal(values_again, values)
+    assert list(again.archives) == [name]
+
+
+def test_options_for_a_path_that_is_no_url_are_refused(make_session, tmp_path):
+    session = embedded(make_session(test_share=0))
+    with pytest.raises(ConfigError, match=r"storage_options are for a URL.*am.open_source"):
+        session.score(SKY, path=tmp_path / "x", storage_options={"anon": True})
+
+
+def test_a_relative_path_stays_where_it_was_when_the_working_directory_changes(
+    make_session, tmp_path, monkeypatch
+):
+    session = embedded(make_session(test_share=0))
+    monkeypatch.chdir(tmp_path)
+    session.score(sky(30, size=32, seed=9), path="here")
+    monkeypatch.chdir("/")
+    session.wait(WAIT_S)
+    assert (tmp_path / "here" / "archive.json").exists()
 
 
 def test_no_archive_has_a_name_that_an_id_of_the_session_begins_with(make_session, tmp_path):
