@@ -166,9 +166,9 @@ def test_other_images_are_scored_here_or_on_a_cluster(session, monkeypatch):
         return contextlib.nullcontext("the client")
 
     monkeypatch.setattr("amatch_widgets.archive.cluster.connect", connect)
-    call = ["score", "run", "survey.zarr", "--out", "scores", "--scheduler", "tcp://node1:8786"]
+    call = ["score", "run", "survey.zarr", "--out", "s3://bucket/scores", "--scheduler", "tcp://node1:8786"]
     assert main(call) == 0
-    assert ("score", "survey.zarr", Path("scores"), "the client") in session.made.calls
+    assert ("score", "survey.zarr", "s3://bucket/scores", "the client") in session.made.calls
     assert addresses == ["tcp://node1:8786"]
 
 
