@@ -27,6 +27,7 @@ def similar(
     *,
     is_usable: NDArray[np.bool_],
     exclude: Sequence[int] | NDArray[np.int64] | None = None,
+    others: NDArray[np.float16] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the images most similar to one image, or to several taken together.
 
@@ -35,13 +36,15 @@ def similar(
     vectors : ndarray of float16, shape (N, D)
         The embedding, one row per image; may be memory-mapped. Read once, in blocks.
     indices : sequence of int
-        The images to compare with, at least one. They are never among the answers.
+        The images to compare with. They are never among the answers.
     k : int, >= 0
         How many to find; fewer come if there are fewer.
     is_usable : ndarray of bool, shape (N,)
         False for images without a vector; they are never among the answers.
     exclude : sequence of int, optional
         Images to leave out besides.
+    others : ndarray of float16, shape (M, D), optional
+        Vectors of other images to compare with.
 
     Returns
     -------
@@ -49,24 +52,27 @@ def similar(
         Indices of the images, the most similar first, ties by index.
     ndarray of float32, shape (M,)
         Cosine of the angle between the image's vector and the mean of the unit vectors of
-        `indices`, in [-1, 1].
+        `indices` and `others`, in [-1, 1].
 
     Raises
     ------
     ValueError
-        If `indices` is empty, one of them is outside [0, N) or not usable, or `k` is negative.
+        If there is nothing to compare with, one of `indices` is outside [0, N) or not usable, or `k` is
+        negative.
     """
     wanted, n = np.asarray(indices, np.int64), len(vectors)
     if k < 0:
         raise ValueError(f"k is {k}; it must be 0 or more.")
-    if not len(wanted):
+    if not len(wanted) and (others is None or not len(others)):
         raise ValueError("There is nothing to compare with: give at least one index.")
-    if wanted.min() < 0 or wanted.max() >= n:
+    if len(wanted) and (wanted.min() < 0 or wanted.max() >= n):
         raise ValueError(f"An index is outside 0 to {n - 1}: {wanted.tolist()}.")
     if not is_usable[wanted].all():
         without = wanted[~is_usable[wanted]].tolist()
         raise ValueError(f"Images without a vector cannot be compared with: {without}. Leave them out.")
     rows = vectors[wanted].astype(np.float32)
+    if others is not None:
+        rows = np.concatenate([rows, others.astype(np.float32)])
     target = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)).mean(0)
     target /= np.maximum(np.linalg.norm(target), _TINY)
     cosines = np.empty(n, np.float32)

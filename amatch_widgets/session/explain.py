@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from amatch_widgets.errors import ImageReadError, NotTrainedError
+from amatch_widgets.errors import NotTrainedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
 
-    from amatch_widgets.images.pixels import PixelPool
-    from amatch_widgets.images.source import ImageSource
     from amatch_widgets.session.embedder import ReadyEmbedder
     from amatch_widgets.session.tiers import Ranking
 
@@ -68,8 +66,8 @@ class Explainer:
 
     Parameters
     ----------
-    source : ImageSource
-    pool : PixelPool
+    read : callable
+        Takes an id, and returns the image as the model sees it; ImageReadError where it cannot be read.
     embedder : ReadyEmbedder
     ranking : callable
         Returns what the instant tier ranks by now; None without embeddings.
@@ -83,17 +81,16 @@ class Explainer:
 
     def __init__(
         self,
-        source: ImageSource,
-        pool: PixelPool,
+        read: Callable[[str], npt.NDArray[np.uint8]],
         *,
         embedder: ReadyEmbedder,
         ranking: Callable[[], Ranking | None],
         run: Callable[[Callable[[], Explanation]], Explanation],
     ) -> None:
-        self._source, self._pool, self._run = source, pool, run
+        self._read, self._run = read, run
         self._embedder, self._ranking = embedder, ranking
 
-    def __call__(self, index: int, *, coarse: bool = False) -> Explanation:
+    def __call__(self, image_id: str, *, coarse: bool = False) -> Explanation:
         """Explain the score of one image; see `Session.explain`."""
         ranking = self._ranking()
         if ranking is None:
@@ -106,14 +103,11 @@ class Explainer:
                 "No anomaly is labelled yet, so there is no score to explain: the images are ordered by "
                 "novelty. Label an anomaly first."
             )
-        images, _ = self._pool.batch([index])  # here: the worker need not wait for the disk
-        if not len(images):
-            image_id = self._source.ids[index]
-            raise ImageReadError(image_id, self._pool.problems.get(image_id, "it could not be read"))
-        return self._run(lambda: self._explain(index, images[0], ranking, coarse=coarse))
+        image = self._read(image_id)  # here: the worker need not wait for the disk
+        return self._run(lambda: self._explain(image_id, image, ranking, coarse=coarse))
 
     def _explain(
-        self, index: int, image: npt.NDArray[np.uint8], ranking: Ranking, *, coarse: bool
+        self, image_id: str, image: npt.NDArray[np.uint8], ranking: Ranking, *, coarse: bool
     ) -> Explanation:
         """Explain; on the worker's thread."""
         from amatch_widgets.learn.occlusion import (  # noqa: PLC0415 (used here alone)
@@ -135,7 +129,7 @@ class Explainer:
         )
         losses.flags.writeable = False
         return Explanation(
-            image_id=self._source.ids[index],
+            image_id=image_id,
             losses=losses,
             logit=logit,
             score=float(score_of(logit)),

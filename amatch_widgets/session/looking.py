@@ -230,14 +230,15 @@ class Looking(Parts):
     def similar(
         self, image_ids: str | Sequence[str], k: int = 24, *, among: Iterable[str] | None = None
     ) -> list[Candidate]:
-        """Return the images most like one, or like several taken together; labelled ones too.
+        """Return the session's own images most like one, or like several taken together; labelled ones too.
 
         Parameters
         ----------
         image_ids : str or sequence of str
+            Also of archives: these are read and embedded for it, between two steps of a running job.
         k : int, >= 0
         among : iterable of str, optional
-            Ids of the images to choose from; by default all.
+            Ids of the images to choose from; by default all of the session's own.
 
         Returns
         -------
@@ -250,18 +251,22 @@ class Looking(Parts):
             If an id is unknown, none is given, or `k` is negative.
         NotTrainedError
             If there are no embeddings yet, or none of these images.
+        ImageReadError
+            If an image of an archive cannot be read.
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
-        self._check_own_ids(wanted)
+        self._check_ids(wanted)
         if not wanted or k < 0:
             raise LabelError(
                 f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
             )
         among = None if among is None else list(among)
         self._check_own_ids(among or ())
+        elsewhere = [i for i in wanted if i not in self._index]
         found, cosines = self._tiers.similar(
-            np.array([self._index[i] for i in wanted], np.int64),
+            np.array([self._index[i] for i in wanted if i in self._index], np.int64),
             k,
+            others=self._teaching.vectors(elsewhere) if elsewhere else None,
             among=None if among is None else np.array([self._index[i] for i in among], np.int64),
         )
         ids, scores = self.source.ids, self.scores
@@ -422,6 +427,8 @@ class Looking(Parts):
     def explain(self, image_id: str, *, coarse: bool = False) -> Explanation:
         """Show which parts of an image the instant tier's score rests on, by covering one after another.
 
+        An image of an archive is explained by the labels of now, which may be more than its score rests on.
+
         It takes 171 copies of the image, each in several orientations: seconds on a CPU. A running job
         waits for it between two of its steps, and goes on as if nothing had been; one that is paused
         stays so.
@@ -450,9 +457,9 @@ class Looking(Parts):
         StateError
             If the session is closed, or the weights of the network have changed meanwhile.
         """
-        self._check_own_ids([image_id])
+        self._check_ids([image_id])
         self._tiers.wait(_PATIENCE_S)
-        return self._explain(self._index[image_id], coarse=coarse)
+        return self._explain(image_id, coarse=coarse)
 
     def top(self, n: int = 100) -> pd.DataFrame:
         """Return the `n` highest scores as a table: id, score, rank, label, tags, note, starred, and more.

@@ -88,6 +88,16 @@ class Pictures:
         source, index = self.place(image_id)
         return source.read(index)
 
+    def prepared(self, image_id: str) -> NDArray[np.uint8]:
+        """Read an image as the model sees it, uint8 of shape (S, S, C); ImageReadError where it cannot be."""
+        image = self.image
+        source, index = self.place(image_id)
+        pixels = source.read(index, min_side=image.min_side)
+        try:
+            return image(pixels)
+        except ValueError as error:  # in plain words
+            raise ImageReadError(image_id, str(error)) from error
+
     def whole(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Make an image, not cropped, ready to be rendered; see `Preprocess.cut`."""
         return replace(self.image, crop=None).cut(pixels)
@@ -150,7 +160,7 @@ class Pictures:
 
     def describe(self, image_id: str) -> dict[str, str]:
         """Return what the source knows of an image beside its pixels; it raises nothing."""
-        return describe(self._source, self._index[image_id])
+        return describe(*self.place(image_id))
 
     def position(self, image_id: str) -> tuple[float, float] | None:
         """Return where on the sky an image is, if its source has ``position(index)``.

@@ -202,8 +202,7 @@ class Session(Labelling, Looking, Exporting, Importing):
         )
         self._stopped = threading.Event()  # of the last training: by stop() and not by close()
         self._explain = Explainer(
-            self.source,
-            self._pool,
+            self.pictures.prepared,
             # In bfloat16 the maps of galaxies were up to a fifth of their range off: differences are small.
             embedder=ReadyEmbedder(lambda: self._manifest, "float32"),
             ranking=lambda: self._tiers.ranking,

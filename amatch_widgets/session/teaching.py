@@ -18,7 +18,7 @@ from amatch_widgets.labels import CLASSES
 from amatch_widgets.session._lines import JsonLines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -130,6 +130,33 @@ class Teaching:
         if space is not None:
             self._make(space, missing, lambda embed: embed())
 
+    def vectors(self, image_ids: Sequence[str]) -> npt.NDArray[np.float16]:
+        """Return the vectors of images of archives, labelled or not; on any thread but the worker's.
+
+        Returns
+        -------
+        ndarray of float16, shape (N, D)
+
+        Raises
+        ------
+        NotTrainedError
+            If there are no embeddings yet.
+        ImageReadError
+            If one cannot be read.
+        """
+        space = self._space()
+        if space is None:
+            raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
+        key = self._key(space)
+        with self._changed:
+            found = {i: self._vectors[key, i] for i in image_ids if (key, i) in self._vectors}
+        missing = [i for i in image_ids if i not in found]
+        if missing:
+            images = np.stack([self._pictures.prepared(i) for i in missing])
+            made = self._run_there(lambda: self._embed(space, images))
+            found |= dict(zip(missing, made, strict=True))
+        return np.stack([found[i] for i in image_ids])
+
     def close(self) -> None:
         """End the thread; closing twice does no harm."""
         self._end()
@@ -191,28 +218,29 @@ class Teaching:
         run: Callable[[Callable[[], npt.NDArray[np.float16]]], npt.NDArray[np.float16]],
     ) -> None:
         """Read and embed images, and keep their vectors."""
-        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
-
-        projection = Projection.from_arrays(space.projection)
         left = iter(image_ids)
         while batch := list(itertools.islice(left, _BATCH)):
             read = {i: image for i in batch if (image := self._read(i)) is not None}
             if not read:
                 continue
             images = np.stack(list(read.values()))
-            vectors = run(lambda images=images: projection.apply(self._embedder(space.key).raw(images)))  # type: ignore[misc]
+            vectors = run(lambda images=images: self._embed(space, images))  # type: ignore[misc]
             self._keep(self._key(space), dict(zip(read, vectors, strict=True)))
             self._tell()
+
+    def _embed(self, space: Space, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+        """Embed images as the session's own are; on the worker's thread."""
+        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
+
+        return Projection.from_arrays(space.projection).apply(self._embedder(space.key).raw(images))
 
     def _read(self, image_id: str) -> npt.NDArray[np.uint8] | None:
         """Read an image as the model sees it; None where it cannot be read, which is told."""
         try:
-            image = self._pictures.image
-            source, index = self._pictures.place(image_id)
-            return image(source.read(index, min_side=image.min_side))
+            return self._pictures.prepared(image_id)
         except ImageReadError as error:
             reason = error.reason
-        except (ValueError, LabelError, NotTrainedError) as error:  # in plain words
+        except (LabelError, NotTrainedError) as error:
             reason = str(error)
         with self._changed:
             self._unreadable.add(image_id)

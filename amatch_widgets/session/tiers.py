@@ -269,9 +269,14 @@ class Tiers:
         return self._evidence.has_tested(cycle)
 
     def similar(
-        self, indices: npt.NDArray[np.int64], k: int, *, among: npt.NDArray[np.int64] | None = None
+        self,
+        indices: npt.NDArray[np.int64],
+        k: int,
+        *,
+        among: npt.NDArray[np.int64] | None = None,
+        others: npt.NDArray[np.float16] | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return the `k` images most like these, and their cosine similarities; see `Session.similar`."""
+        """Return the `k` images most like these and those of `others`, vectors; see `Session.similar`."""
         from amatch_widgets.query.neighbours import similar  # noqa: PLC0415 (used here alone)
 
         store = self._store
@@ -285,10 +290,12 @@ class Tiers:
                 "has not come to it yet. Name another image, or embed first."
             )
         if among is None:
-            return similar(store.vectors, indices, k, is_usable=is_done)
+            return similar(store.vectors, indices, k, is_usable=is_done, others=others)
         rows = np.union1d(indices, among[is_done[among]])  # a few: the others need not be read
         places = np.searchsorted(rows, indices)
-        found, cosines = similar(store.vectors[rows], places, k, is_usable=np.ones(len(rows), bool))
+        found, cosines = similar(
+            store.vectors[rows], places, k, is_usable=np.ones(len(rows), bool), others=others
+        )
         return rows[found], cosines
 
     def plane(

@@ -167,8 +167,6 @@ def nearest_labelled(session: Session, image_id: str, k: int) -> tuple[list[dict
     """Find the `k` labelled images most like one: id, label and cosine; or say why there are none."""
     labels = {i: line.label for i, line in session.own_labels.current().items()}
     labels.pop(image_id, None)
-    if session.archive_of(image_id) is not None:
-        return [], "The embeddings are of the session's own images; this one is of an archive."
     if not labels:
         return [], "No other image is labelled yet."
     try:

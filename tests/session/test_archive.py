@@ -12,6 +12,7 @@ from amatch_widgets.demo import sky
 from amatch_widgets.errors import ConfigError, ImageReadError, LabelError, NotTrainedError
 from amatch_widgets.images.source import open_source
 from amatch_widgets.session import Filter
+from amatch_widgets.widgets.closeup import nearest_labelled
 from tests.session.helper import WAIT_S, Holey
 
 SURVEY = sky(80, size=32, seed=5, prevalence=0.2)
@@ -139,9 +140,33 @@ def test_ids_of_no_image_are_refused_and_nothing_is_kept(session, survey):
         with pytest.raises(LabelError, match="Unknown image id"):
             session.label({first: "anomaly", wrong: "normal"})
     assert session.labels.version == n
-    for ask in (session.explain, session.similar, session.twins):
-        with pytest.raises(LabelError, match="is an image of an archive"):
-            ask(first)
+    with pytest.raises(LabelError, match="is an image of an archive"):
+        session.twins(first)
+    with pytest.raises(LabelError, match="is an image of an archive"):
+        session.similar("00", among=[first])
+
+
+def test_the_same_image_in_an_archive_is_explained_and_held_against_the_sessions_own(session):
+    copy = of(session, sky(60, size=32, prevalence=0.2))  # the session's images once more
+    first = copy.id_of("07")
+    assert session.explain(first).image_id == first
+    np.testing.assert_array_equal(session.explain(first).losses, session.explain("07").losses)
+    best, *others = session.similar(first, 5)
+    assert (best.image_id, best.reason) == ("07", "similar: cosine 1.00")
+    assert [c.image_id for c in others] == [c.image_id for c in session.similar("07", 4)]
+    together = [c.image_id for c in session.similar(["03", first], 5)]
+    assert together == ["07", *(c.image_id for c in session.similar(["03", "07"], 4))]
+    near, note = nearest_labelled(session, first, 3)
+    assert (len(near), note) == (3, "")
+
+
+def test_what_cannot_be_read_of_an_archive_is_neither_explained_nor_compared(session):
+    source = Holey(60, size=32, prevalence=0.2)
+    source.bad = frozenset({3})
+    survey = of(session, source)
+    for ask in (session.explain, session.similar):
+        with pytest.raises(ImageReadError, match="it has a hole"):
+            ask(survey.id_of("03"))
 
 
 def test_an_image_that_was_on_no_page_is_found_in_the_files(session, survey):
