@@ -190,14 +190,17 @@ def run(vectors: Vectors, case: Case, variant: Variant, mode: str, seed: int) ->
         return play.paper() if mode == "paper" else play.hunt()
 
 
-def run_all(seeds: list[int], records: Records, shared: Path, out: Path) -> Iterator[dict[str, Any]]:
+def run_all(
+    variants: list[str], seeds: list[int], records: Records, shared: Path, out: Path
+) -> Iterator[dict[str, Any]]:
     """Yield the records that are not there yet; a change that does not touch a case is not run on it."""
     done = {(r["case"], r["variant"], r["mode"], r["seed"]) for r in records}
     for name in CASES:
         case = Case.read(name, shared)
         folder = case.folder.parent.name
         by_feed: dict[Feed, list[str]] = {}
-        for key, variant in VARIANTS.items():
+        for key in variants:
+            variant = VARIANTS[key]
             if not variant.feeds or folder in variant.feeds:
                 by_feed.setdefault(variant.feeds.get(folder, _FEEDS[folder]), []).append(key)
         for feed, keys in by_feed.items():
@@ -229,7 +232,7 @@ def tables(records: Records) -> str:
     head = "found@120 | found@240 | AUPRC, mean of the cycles |"
     lines = ["Less the default; bold beyond twice the standard error.", ""]
     lines += [f"| variant | seeds | {head}", "|---|---|---|---|---|"]
-    changed = [name for name in VARIANTS if name != DEFAULT]
+    changed = [name for name in VARIANTS if name != DEFAULT and any(r["variant"] == name for r in records)]
     for name, seeds in itertools.product(changed, SEEDS):
         cells = cells_of(of_variant(records, name, default), default, list(CASES), seeds)
         lines.append(f"| {name} | {seeds[0]}-{seeds[-1]} | {cells} |")
@@ -267,6 +270,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS[0]))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument(
         "--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/ and data/"
     )
@@ -282,7 +286,7 @@ def main() -> None:
     if not (arguments.shared / "bench" / "cases").is_dir():
         parser.error(f"no benchmark cases in {arguments.shared}; name the folder with --shared")
     records = read(arguments.out)
-    missing = run_all(arguments.seeds, list(records), arguments.shared, arguments.out)
+    missing = run_all(arguments.variants, arguments.seeds, list(records), arguments.shared, arguments.out)
     for record in () if arguments.tables else missing:
         append(arguments.out, record)
         records.append(record)

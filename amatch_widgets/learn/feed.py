@@ -36,13 +36,10 @@ class LabelledImages:
     images : ndarray of uint8, shape (N, S, S, C)
     classes : ndarray of int64, shape (N,)
         1 = anomaly, 0 = normal.
-    indices : ndarray of int64, shape (N,)
-        Positions in the source.
     """
 
     images: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.int64]
-    indices: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,9 @@ class Feed:
     likely_share : float, in [0, 1]
         Share of the unlabelled images of a step that is drawn from `likely`, as far as they last;
         the others come from all images.
+    elsewhere : callable, optional
+        Returns (version, LabelledImages), labelled images that are not in the source. It is asked as
+        `labels` is.
     """
 
     def __init__(
@@ -90,18 +90,20 @@ class Feed:
         seed: int,
         likely: npt.NDArray[np.int64] | None = None,
         likely_share: float = 0.0,
+        elsewhere: Callable[[], tuple[int, LabelledImages | None]] = lambda: (0, None),
     ) -> None:
         self._pool, self._n_images, self._labels = pool, n_images, labels
         self._likely = np.empty(0, np.int64) if likely is None else likely
         self._n_likely = round(likely_share * n_unlabelled)
         self._batch, self._n_unlabelled, self._seed = batch, n_unlabelled, seed
-        self._version: int | None = None
+        self._elsewhere = elsewhere
+        self._versions: tuple[int, int] | None = None
         self._known: Mapping[int, int] = {}
         self._current: LabelledImages | None = None
 
     @property
     def learnt(self) -> Mapping[int, int]:
-        """The labels, {index: class}, that the last step learnt from."""
+        """The labels, {index: class}, that the last step learnt from; those from elsewhere left out."""
         return self._known
 
     def labelled(self) -> LabelledImages:
@@ -112,16 +114,18 @@ class Feed:
         TooFewLabelsError
             If a class has no readable image; the message says what is still needed.
         """
-        version, known = self._labels()
-        if self._current is None or version != self._version:
+        (version, known), (version_elsewhere, others) = self._labels(), self._elsewhere()
+        versions = version, version_elsewhere
+        if self._current is None or versions != self._versions:
             images, indices = self._pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
             classes = np.array([known[int(i)] for i in indices], np.int64)
-            check_both_classes(classes, len(known) - len(indices))
-            self._current, self._version, self._known = (
-                LabelledImages(images, classes, indices),
-                version,
-                known,
-            )
+            n_unreadable = len(known) - len(indices)
+            if others is not None and len(others.classes):
+                images = np.concatenate([images, others.images])
+                classes = np.concatenate([classes, others.classes])
+            check_both_classes(classes, n_unreadable)
+            self._current = LabelledImages(images, classes)
+            self._versions, self._known = versions, known
         return self._current
 
     def steps(self, first: int) -> Iterator[StepImages]:

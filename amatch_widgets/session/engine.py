@@ -12,7 +12,7 @@ import numpy as np
 
 from amatch_widgets.errors import NotTrainedError, SourceError, StateError, TooFewLabelsError, WorkspaceError
 from amatch_widgets.events import CycleDone, Event, HealthAlarm, Message, ScoringProgress, StepDone, TopScored
-from amatch_widgets.learn.feed import Feed
+from amatch_widgets.learn.feed import Feed, LabelledImages
 from amatch_widgets.learn.health import HealthMonitor
 from amatch_widgets.session.history import CycleRecord, History, utc_now
 
@@ -56,6 +56,8 @@ class Engine:
     history : History
     training_labels : callable
         Returns (version, {index: class}) of the labels to learn from.
+    elsewhere : callable
+        Returns (version, LabelledImages) of those of images that are not in the source.
     counts : callable
         Returns the number of labels of each class.
     use_scores : callable
@@ -92,6 +94,7 @@ class Engine:
         scores: ScoreStore,
         history: History,
         training_labels: Callable[[], tuple[int, Mapping[int, int]]],
+        elsewhere: Callable[[], tuple[int, LabelledImages | None]],
         counts: Callable[[], Mapping[str, int]],
         use_scores: Callable[[int, npt.NDArray[np.float32], Mapping[int, int] | None], Outcome],
         embed: Callable[[], Generator[Event]],
@@ -104,6 +107,7 @@ class Engine:
         self._source, self._pool, self._workspace = source, pool, workspace
         self._scores, self._history = scores, history
         self._training_labels, self._counts, self._use_scores = training_labels, counts, use_scores
+        self._elsewhere = elsewhere
         self.embed, self._begin, self._has_up, self._image = embed, begin, has_up, image
         self._highest = highest
         self._trainer: Trainer | None = None
@@ -134,6 +138,7 @@ class Engine:
             seed=self._config.seed,
             likely=start.likely if start else None,
             likely_share=self._config.likely_share,
+            elsewhere=self._elsewhere,
         )
         left = trainer.end - trainer.step
         steps = steps or left or self._config.steps

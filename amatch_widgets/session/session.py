@@ -21,6 +21,7 @@ from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.archive import OwnIds
 from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
+from amatch_widgets.session.elsewhere import LabelledElsewhere
 from amatch_widgets.session.embedder import ReadyEmbedder
 from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
@@ -165,6 +166,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             board=self._board,
             hub=self.hub,
         )
+        self._elsewhere = LabelledElsewhere(self.labels, self._archives.lines, self.pictures, self.hub)
         self._engine = Engine(
             source=self.source,
             pool=self._pool,
@@ -173,6 +175,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             scores=store,
             history=self.history,
             training_labels=self._learnable,
+            elsewhere=self._elsewhere,
             counts=self.own_labels.counts,
             use_scores=lambda cycle, scores, learnt: self._tiers.use_deep(cycle, self.step, scores, learnt),
             embed=self._tiers.embed,
@@ -374,7 +377,7 @@ class Session(Labelling, Looking, Exporting, Importing):
             If the session is busy or closed.
         """
         steps = None if steps is None else TrainConfig(steps=steps).steps
-        check_both_classes(self._learnable()[1].values())
+        check_both_classes([*self._learnable()[1].values(), *self._elsewhere.classes().values()])
         self._give_up_embedding()  # what is left of it is the first part of the training
         before, self._stopped = self._stopped, threading.Event()
         is_over = self._stopped.is_set

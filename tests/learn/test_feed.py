@@ -13,7 +13,7 @@ from amatch_widgets.errors import ImageReadError, TooFewLabelsError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.pixels import PixelPool
 from amatch_widgets.images.preprocess import Preprocess
-from amatch_widgets.learn.feed import Feed
+from amatch_widgets.learn.feed import Feed, LabelledImages
 
 N = 40
 LABELS = {3: 1, 7: 1, 0: 0, 1: 0, 2: 0, 20: 0, 21: 0}
@@ -215,3 +215,21 @@ def test_a_closed_feed_leaves_no_thread():
     before = set(threading.enumerate())
     take(make_feed(), 2)
     assert set(threading.enumerate()) <= before
+
+
+def test_labelled_images_from_elsewhere_are_learnt_from_as_soon_as_they_are_there():
+    images = np.arange(200, 203, dtype=np.uint8).repeat(64).reshape(3, 8, 8, 1)
+    now = [(0, None)]
+    pool = PixelPool(Holey(), Preprocess(size=8, channels=1))
+    labels = (1, {0: 0, 1: 0})
+    feed = Feed(pool, N, lambda: labels, batch=8, n_unlabelled=4, seed=0, elsewhere=lambda: now[0])
+    with pytest.raises(TooFewLabelsError, match="found 2 normal and 0 anomaly"):
+        feed.labelled()
+    now[0] = (1, LabelledImages(images, np.array([1, 1, 0])))
+    (step,) = take(feed, 1)
+    assert sorted(set(numbers(step.labelled[:4]))) == [200, 201]
+    assert sorted(set(numbers(step.labelled[4:]))) == [0, 1, 202]
+    assert feed.learnt == {0: 0, 1: 0}
+    now[0] = (2, LabelledImages(images[:1], np.array([1])))
+    (step,) = take(feed, 1)
+    assert set(numbers(step.labelled)) == {200, 0, 1}

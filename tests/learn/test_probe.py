@@ -20,7 +20,7 @@ def labelled(n_anomalies=4, n_normals=12, seed=0):
     classes = np.array([1] * n_anomalies + [0] * n_normals)
     level = np.where(classes == 1, 190, 60)[:, None, None, None]
     images = np.clip(level + rng.normal(0, 20, (len(classes), 32, 32, 3)), 0, 255).astype(np.uint8)
-    return LabelledImages(images, classes, np.arange(len(classes)))
+    return LabelledImages(images, classes)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_one_image_of_each_class_is_enough(model):
 
 def test_equal_images_of_both_classes_give_an_even_score(model):
     images = np.full((4, 32, 32, 3), 100, np.uint8)
-    start_head(model, LabelledImages(images, np.array([0, 0, 1, 1]), np.arange(4)))
+    start_head(model, LabelledImages(images, np.array([0, 0, 1, 1])))
     np.testing.assert_allclose(scores(model, images), 0.5, atol=1e-3)
 
 
@@ -83,7 +83,7 @@ def test_the_head_does_not_depend_on_the_order_of_the_labels_or_the_batches(mode
     found = labelled(4, 13)
     start_head(model, found)
     first = model.head.weight.detach().clone()
-    turned = LabelledImages(found.images[::-1].copy(), found.classes[::-1].copy(), found.indices[::-1])
+    turned = LabelledImages(found.images[::-1].copy(), found.classes[::-1].copy())
     monkeypatch.setattr("amatch_widgets.learn.probe._BATCH", 5)
     start_head(model, turned)
     torch.testing.assert_close(model.head.weight, first, rtol=1e-3, atol=1e-5)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from amatch_widgets.demo import sky
+from amatch_widgets.errors import TooFewLabelsError
 from amatch_widgets.events import Message, ProblemFound
-from tests.session.helper import SKY, WAIT_S, Gate, Holey
+from amatch_widgets.learn.feed import Feed
+from tests.session.helper import SKY, WAIT_S, Gate, Holey, labels_of
 
 SURVEY = sky(80, size=32, seed=5, prevalence=0.2)
 RARE = [i for i, label in SURVEY.truth.items() if label == "anomaly"]
@@ -157,3 +159,44 @@ def test_a_failure_is_told_and_the_labels_stay(session, monkeypatch):
         "Labelled images of archives (1) teach nothing: RuntimeError: out of everything."
     )
     assert session.labels.get(survey.id_of(RARE[0])).label == "anomaly"
+
+
+def test_a_training_learns_from_them_too(make_session, monkeypatch):
+    fed, usual = [], Feed._with_labelled
+
+    def watched(feed, *args):
+        step = usual(feed, *args)
+        fed.extend(zip(step.labelled, step.classes.tolist(), strict=True))
+        return step
+
+    monkeypatch.setattr(Feed, "_with_labelled", watched)
+    session = make_session(test_share=0)
+    session.embed()
+    session.wait(WAIT_S)
+    survey, events = of(session), []
+    # No anomaly of the session's own is left: without the archive's it could not be trained.
+    session.label(dict.fromkeys([i for i, c in labels_of(session).items() if c == "anomaly"], "normal"))
+    with pytest.raises(TooFewLabelsError):
+        session.train(1)
+    session.hub.subscribe(events.append)
+    named = survey.id_of(RARE[0])
+    session.label({named: "anomaly", survey.id_of("07"): "normal"})
+    session.train(2)
+    session.wait(WAIT_S)
+    shown = session.pictures.prepared(named)
+    assert all(np.array_equal(image, shown) for image, label in fed if label == 1)
+    assert any(label == 1 for _, label in fed)
+    assert (session.step, [e for e in events if isinstance(e, Message)]) == (2, [])
+
+
+def test_a_training_says_what_it_cannot_learn_from(session):
+    events, source = [], Holey(50, size=32, seed=3, prevalence=0.2)
+    survey = of(session, source)
+    source.bad = frozenset({3})
+    session.hub.subscribe(events.append)
+    session.label({survey.id_of("03"): "anomaly"})
+    session.train(1)
+    session.wait(WAIT_S)
+    (said,) = [e.text for e in events if isinstance(e, Message) and "training" in e.text]
+    assert said.startswith("The training leaves out 1 labelled images of archives: ")
+    assert "it has a hole" in said
