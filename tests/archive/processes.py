@@ -12,7 +12,7 @@ import pytest
 distributed = pytest.importorskip("distributed")
 
 WAIT_S = 60
-_ENVIRONMENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s"}
+_ENVIRONMENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "30s"}
 
 
 class Cluster:
@@ -44,7 +44,7 @@ class Cluster:
         )
 
     def client(self):
-        return distributed.Client(scheduler_file=str(self.file), timeout=10)
+        return distributed.Client(scheduler_file=str(self.file), timeout=30)
 
     def close(self):
         for process in self.processes:
