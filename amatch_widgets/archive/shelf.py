@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
-import tempfile
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from amatch_widgets.images.disk_cache import cache_folder
+from amatch_widgets.images.local_copy import local_copy, write_whole
 from amatch_widgets.images.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from amatch_widgets.images.blocks import Version
 
@@ -71,7 +66,7 @@ class _Folder:
         return (self._root / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        _write(self._root / name, data)
+        write_whole(self._root / name, data)
 
     def paths(self, folder: str, names: Sequence[str]) -> list[str]:
         return [str(self._root / folder / name) for name in names]
@@ -86,7 +81,6 @@ class _RemoteShelf:
     def __init__(self, root: Remote) -> None:
         self._root = root
         self._listed: dict[str, dict[str, Version]] = {}  # by folder, as it was looked at last
-        self._kept: Path | None = None
 
     def __reduce__(self) -> tuple[type[_RemoteShelf], tuple[Remote]]:
         return _RemoteShelf, (self._root,)
@@ -114,41 +108,11 @@ class _RemoteShelf:
             listed = self._look(folder)
         if gone := [name for name in names if name not in listed]:
             raise FileNotFoundError(errno.ENOENT, f"{gone[0]} is not there any more")
-        kept = [self._path(folder, name, listed[name]) for name in names]
-        missing = [(path, name) for path, name in zip(kept, names, strict=True) if not path.exists()]
-        if missing:
-            with ThreadPoolExecutor(_AT_ONCE, "amatch-fetch") as executor:
-                list(executor.map(lambda of: _write(of[0], self.read(f"{folder}/{of[1]}")), missing))
-        return [str(path) for path in kept]
+        place = self._root / folder
+        with ThreadPoolExecutor(_AT_ONCE, "amatch-fetch") as executor:
+            return list(executor.map(lambda name: str(local_copy(place / name, listed[name])), names))
 
     def _look(self, folder: str) -> dict[str, Version]:
         found = dict((self._root / folder).files())
         self._listed = {**self._listed, folder: found}
         return found
-
-    def _path(self, folder: str, name: str, version: Version) -> Path:
-        """Return where a file is kept; elsewhere when it has changed."""
-        if self._kept is None:
-            root = cache_folder()
-            root = root / "amatch_widgets" if root else Path(tempfile.mkdtemp(prefix="amatch-scores-"))
-            self._kept = root / "scores" / _digest(self._root.spec())
-        stem, dot, ending = name.partition(".")
-        return self._kept / folder / f"{stem}-{_digest([version.size, version.tag])}{dot}{ending}"
-
-
-def _digest(what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

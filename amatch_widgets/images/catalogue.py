@@ -15,8 +15,10 @@ from amatch_widgets.images.cutout import corners, cut, grids_on
 from amatch_widgets.images.description import row_facts
 from amatch_widgets.images.host import is_url
 from amatch_widgets.images.ids import check_index, hash_ids
+from amatch_widgets.images.local_copy import local_copy
 from amatch_widgets.images.objects import read_objects
-from amatch_widgets.images.remote import Remote, remote_from_spec
+from amatch_widgets.images.place import name_of, parent_of
+from amatch_widgets.images.remote import Remote, remote_from_spec, why_unreachable
 from amatch_widgets.images.row import file_row, memory_row
 from amatch_widgets.images.table import import_astropy, open_table
 from amatch_widgets.images.tiles import Tiles
@@ -48,8 +50,9 @@ class CatalogueSource:
 
     Parameters
     ----------
-    table : path, pandas.DataFrame, astropy.table.Table or pyarrow.Table
-        A row for each object: ``.csv``, ``.parquet``, ``.fits`` or ``.vot`` (VOTable).
+    table : path, URL, pandas.DataFrame, astropy.table.Table or pyarrow.Table
+        A row for each object: ``.csv``, ``.parquet``, ``.fits`` or ``.vot`` (VOTable). Behind a URL it is
+        fetched once, to the cache folder.
     tiles : path or URL, optional
         The folder of the tiles; default the one of the table.
     bands : mapping of str to str, optional
@@ -80,7 +83,7 @@ class CatalogueSource:
     name : str, optional
         Short name for people; default the name of the table.
     storage_options, cache_gb : optional
-        Where `tiles` is a URL; see `open_source`.
+        Where the table or `tiles` is a URL; see `open_source`.
 
     Attributes
     ----------
@@ -123,20 +126,26 @@ class CatalogueSource:
         cache_gb: float | None = None,
     ) -> None:
         import_astropy("astropy", "Cutouts from FITS tiles")
-        self._path = _absolute(table) if isinstance(table, (str, os.PathLike)) else None
         self._size, self._max_missing = _check_size(size), _check_share(max_missing)
+        has_options = storage_options is not None or cache_gb is not None
+        if has_options and not is_url(tiles) and not is_url(table):
+            raise SourceError(
+                "storage_options= and cache_gb= are for a table or tiles= behind a URL. Leave them out."
+            )
+        if is_url(table):
+            table = Remote(str(table), storage_options=storage_options, cache_gb=cache_gb)
         if is_url(tiles):
             tiles = Remote(str(tiles), storage_options=storage_options, cache_gb=cache_gb)
-        elif storage_options is not None or cache_gb is not None:
-            raise SourceError("storage_options= and cache_gb= are for tiles= behind a URL. Leave them out.")
-        self._tiles = Tiles(_folder(tiles, self._path), _check_bands(bands))
+        self._place = _place(table)
+        self._path = _on_disk(self._place)
+        self._tiles = Tiles(_folder(tiles, self._place), _check_bands(bands))
         self._columns: dict[str, Any] = {
             "radec_from": _check_pair("radec_from", radec_from),
             "xy_from": _check_pair("xy_from", xy_from),
             "tile_from": tile_from,
             "ids_from": ids_from,
         }
-        self.name = name or _stem(self._path) or "catalogue"
+        self.name = name or _stem(self._place) or "catalogue"
         self.bands = None if bands is None else tuple(bands)
         self.channels = len(self.bands or ("",))
         self._table = table if self._path is None else None  # only to describe its objects
@@ -149,7 +158,7 @@ class CatalogueSource:
         return len(self._objects.codes)
 
     def __repr__(self) -> str:
-        table = repr(self._path) if self._path else "a table in memory"
+        table = repr(self._place) if self._place else "a table in memory"
         bands = f"bands {self.bands}" if self.bands else "one band"
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
@@ -161,7 +170,7 @@ class CatalogueSource:
         """Pickle by the path of the table; one in memory goes along, without its other columns."""
         if self._path is None:
             return _rebuilt, ({**self.__dict__, "_table": None},)
-        return partial(CatalogueSource, self._path, **self._options(), name=self.name), ()
+        return partial(CatalogueSource, self._place, **self._options(), name=self.name), ()
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[np.float32]:
         """Make one cutout; see `ImageSource.read`. The hint `min_side` is not used.
@@ -248,7 +257,8 @@ class CatalogueSource:
             options["tiles"] = self._tiles.folder.spec()
         if self.bands is not None:
             options["bands"] = [list(pair) for pair in (self._tiles.patterns or {}).items()]  # in their order
-        return {"kind": "catalogue", "path": self._path, **options}
+        path = self._place.spec() if isinstance(self._place, Remote) else self._path
+        return {"kind": "catalogue", "path": path, **options}
 
     def _is_of(self, row: Mapping[str, Any], index: int) -> bool:
         """Whether a row, read now, is that of an object as it was when the table was opened."""
@@ -338,7 +348,9 @@ def catalogue_from_spec(spec: Mapping[str, Any]) -> CatalogueSource:
     bands, tiles = spec.get("bands"), spec.get("tiles")
     if isinstance(tiles, Mapping):
         options["tiles"] = remote_from_spec(tiles)
-    return CatalogueSource(spec["path"], bands=None if bands is None else dict(bands), **options)
+    path = spec["path"]
+    table = remote_from_spec(path) if isinstance(path, Mapping) else path
+    return CatalogueSource(table, bands=None if bands is None else dict(bands), **options)
 
 
 def _rebuilt(state: dict[str, Any]) -> CatalogueSource:
@@ -351,17 +363,35 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - resolve() would follow links
 
 
-def _stem(path: str | None) -> str:
-    return os.path.basename(path or "").split(".")[0]  # noqa: PTH119 - as above
+def _place(table: object) -> Place | None:
+    """Return where a table lies; None for one in memory."""
+    if isinstance(table, Remote):
+        return table
+    return _absolute(table) if isinstance(table, (str, os.PathLike)) else None
 
 
-def _folder(tiles: str | os.PathLike[str] | Remote | None, table: str | None) -> Place:
-    if tiles is None and table is None:
+def _on_disk(table: Place | None) -> str | None:
+    """Return the path by which a table is read."""
+    if not isinstance(table, Remote):
+        return table
+    try:
+        return str(local_copy(table))
+    except OSError as exc:
+        raise why_unreachable(table, exc) from exc
+
+
+def _stem(table: Place | None) -> str:
+    return "" if table is None else name_of(table).split(".")[0]
+
+
+def _folder(tiles: str | os.PathLike[str] | Remote | None, table: Place | None) -> Place:
+    if tiles is not None:
+        folder = tiles if isinstance(tiles, Remote) else _absolute(tiles)
+    elif table is not None:
+        folder = parent_of(table)
+    else:
         raise SourceError("Where are the tiles? Name their folder by tiles=.")
-    if isinstance(tiles, Remote):
-        return tiles
-    folder = os.path.dirname(table or "") if tiles is None else _absolute(tiles)  # noqa: PTH120 - as above
-    if not os.path.isdir(folder):  # noqa: PTH112 - as above
+    if isinstance(folder, str) and not os.path.isdir(folder):  # noqa: PTH112 - as above
         raise SourceError(f"There is no folder {folder!r}. Name the folder of the tiles by tiles=.")
     return folder
 

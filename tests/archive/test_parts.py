@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from amatch_widgets.archive import shelf
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.errors import ConfigError, WorkspaceError
+from amatch_widgets.images import local_copy
 
 N = 25
 
@@ -68,7 +68,7 @@ def test_a_part_is_whole_or_not_there(parts, monkeypatch):
     def fails(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shelf.os, "fsync", fails)
+    monkeypatch.setattr(local_copy.os, "fsync", fails)
     with pytest.raises(WorkspaceError, match="No space left"):
         fill(parts, cycle, 0)
     monkeypatch.undo()

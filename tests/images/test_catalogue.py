@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pickle
+import shutil
 import tracemalloc
 from collections import Counter
 
@@ -841,5 +842,31 @@ def test_tiles_on_a_server_that_cannot_be_listed_are_told(survey, serve, monkeyp
 
 
 def test_options_of_urls_are_refused_for_tiles_on_a_disk(survey):
-    with pytest.raises(SourceError, match="are for tiles= behind a URL"):
+    with pytest.raises(SourceError, match="are for a table or tiles= behind a URL"):
         opened(survey, storage_options={"anon": True})
+
+
+def test_a_table_on_a_server_beside_its_tiles_gives_the_same_and_is_fetched_once(survey, serve):
+    web = serve(survey)
+    here = opened(survey)
+    there = opened(survey, table=f"{web.url}/objects.csv", tiles=f"{web.url}/tiles")
+    assert (there.name, there.fingerprint()) == (here.name, here.fingerprint())
+    assert there.spec()["path"] == {"path": f"{web.url}/objects.csv"}
+    assert f"{web.url}/objects.csv" in repr(there)
+    for again in (source_from_spec(there.spec()), pickle.loads(pickle.dumps(there))):
+        assert again.describe(0) == here.describe(0)
+        np.testing.assert_array_equal(again.read(0), here.read(0))
+    assert web.requests["GET", "/objects.csv"] == 1
+
+
+def test_a_table_on_a_server_lies_with_its_tiles(survey, serve, tmp_path):
+    shutil.copytree(survey / "tiles", tmp_path / "all")
+    shutil.copy(survey / "objects.csv", tmp_path / "all")
+    source = opened(survey, table=f"{serve(tmp_path).url}/all/objects.csv", tiles=None)
+    np.testing.assert_array_equal(source.read(0), opened(survey).read(0))
+
+
+def test_a_table_that_a_server_has_not_is_told(survey, serve):
+    url = f"{serve(survey).url}/nothing.csv"
+    with pytest.raises(SourceError, match=r"no file or folder 'http://.*/nothing.csv'. Check the spelling"):
+        CatalogueSource(url, tiles=survey / "tiles")
