@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import threading
@@ -142,9 +143,24 @@ def _in_plain_words() -> Iterator[None]:
         raise UnreadableError(in_words(exc)) from exc
 
 
+class _Raw(io.FileIO):
+    """A file without a buffer, as rows of a cutout lie far from each other, that closes itself silently.
+
+    Where a tile and its file are garbage together, Python may finish the file first, and would warn of it.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), closefd=False)
+
+    def close(self) -> None:
+        if not self.closed:
+            descriptor = self.fileno()
+            super().close()
+            os.close(descriptor)
+
+
 def _raw(path: Place) -> Any:
-    """Open a file without a buffer: rows of a cutout lie far from each other."""
-    return path.open() if isinstance(path, Remote) else open(path, "rb", buffering=0)  # noqa: PTH123 - as given
+    return path.open() if isinstance(path, Remote) else _Raw(path)
 
 
 def _open(path: Place) -> IO[bytes]:
