@@ -15,6 +15,11 @@ def described(page):
     return page.locator(f"#{active}").get_attribute("aria-label")
 
 
+def controlled(page, button):
+    """The part of the page that a button opens or shows."""
+    return page.locator(f"#{button.get_attribute('aria-controls')}")
+
+
 def test_the_main_parts_have_roles_and_names(notebook, sky):
     nb = show(notebook, sky)
     page = nb.page
@@ -36,7 +41,29 @@ def test_the_main_parts_have_roles_and_names(notebook, sky):
         "aria-valuemin", "0"
     )
 
-    page.get_by_role("tab", name="Map").click()
+    for name in ("Images", "History"):
+        toggle = page.get_by_role("button", name=name, exact=True)
+        assert toggle.get_attribute("aria-controls") is None, "there is nothing yet that it could control"
+        toggle.click()
+        expect(toggle).to_have_attribute("aria-expanded", "true")
+        expect(controlled(page, toggle).get_by_role("region")).to_be_visible()
+        toggle.click()
+        expect(toggle).to_have_attribute("aria-expanded", "false")
+
+    tabs = page.get_by_role("tablist", name="Plots or map").get_by_role("tab")
+    plots, map_tab = tabs.nth(0), tabs.nth(1)
+    panels = page.locator(".amw-root").get_by_role("tabpanel")  # JupyterLab has its own
+    expect(panels).to_have_count(1)  # what is not shown is not told of
+    expect(page.get_by_role("tabpanel", name="Plots")).to_be_visible()
+    first = described(page)
+    plots.focus()
+    page.keyboard.press("ArrowRight")
+    expect(map_tab).to_be_focused()
+    assert described(page) == first, "the arrow was to be the tabs' alone"
+    assert [tabs.nth(k).get_attribute("aria-selected") for k in (0, 1)] == ["false", "true"]
+    assert [tabs.nth(k).get_attribute("tabindex") for k in (0, 1)] == ["-1", "0"]
+    expect(page.get_by_role("tabpanel", name="Map")).to_be_visible()
+    expect(controlled(page, map_tab)).to_have_attribute("role", "tabpanel")
     expect(
         page.get_by_role("img", name=re.compile("^Map of 400 of 400 images.* 48 on the page"))
     ).to_be_visible()
