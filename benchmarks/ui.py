@@ -14,6 +14,8 @@ On a million images with scores:
 
 sort_1e6_ms       from the choice of another order or filter to the first tile of the new list
 sort_1e6_kernel_ms   the part of it that is the kernel's ranking
+sort_1e6_other_ms the same as seen, for the orders and lists that rest on labels: what has risen, second look,
+                  recently labelled, starred, and by tag
 
 journal           1,000 lines of labels by keys over pages, ranges and undo: those lost or doubled on disk
 killed            the same with the kernel killed: lines that were shown as kept and are not there
@@ -204,6 +206,24 @@ def ms(how, show, **only):
     return 1000 * (time.perf_counter() - start)
 """
 
+# A thousand labels, some starred and some tagged, and a ranking that has moved since.
+_RISEN = """
+ids = session.source.ids[1000:2000]
+session.label({i: "anomaly" if k % 20 == 0 else "normal" for k, i in enumerate(ids)})
+session.annotate(ids[:500], star=True)
+session.annotate(ids[500:], add=["ring"])
+moved = np.random.default_rng(1).random(len(session.source), np.float32)
+session._board.use_instant(InstantFit(moved, "labels", (0.5, 0.5), -1.0, 5, 45, None, 0.0), None)
+"""
+# What is chosen, in which field, and what leads back to all images by score.
+_OTHERS = [
+    ("rising", [".amw-sort", "rising"], [".amw-sort", "highest"]),
+    ("recent", [".amw-sort", "recent"], [".amw-sort", "highest"]),
+    ("second look", [".amw-sort", "second look"], [".amw-show", "all"]),
+    ("starred", [".amw-show", "starred"], [".amw-show", "all"]),
+    ("tag", [".amw-tagged", "ring"], [".amw-tagged", ""]),
+]
+
 
 def million(desk: Desk, repeats: int) -> dict[str, Any]:
     """Return the times to sort and filter a million images, in the kernel and as seen."""
@@ -220,6 +240,15 @@ def million(desk: Desk, repeats: int) -> dict[str, Any]:
     filters = [page.evaluate(CHANGE, [".amw-contains", f"{k}7"]) for k in range(repeats)]
     ranges = [page.evaluate(CHANGE, [".amw-least", str(0.3 + 0.01 * k)]) for k in range(repeats)]
     page.click(".amw-unfilter")
+    notebook.ask(_RISEN)
+    page.click(".amw-filter-toggle")
+    page.wait_for_selector(".amw-tagged option[value='ring']", state="attached")
+    others: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name, there, back in _OTHERS:
+            others.setdefault(name, []).append(page.evaluate(CHANGE, there))
+            page.evaluate(CHANGE, back)
+    page.click(".amw-unfilter")
     page.evaluate(CHANGE, [".amw-show", "unlabelled"])
     turns = [page.evaluate(TURN, _NEXT) for _ in range(repeats)]
     keys = [page.evaluate(KEY, _key(k)) for k in range(repeats)]
@@ -232,6 +261,7 @@ def million(desk: Desk, repeats: int) -> dict[str, Any]:
             "id": summary(filters),
             "score": summary(ranges),
         },
+        "sort_1e6_other_ms": {name: summary(times) for name, times in others.items()},
         "sort_1e6_kernel_ms": summary(kernel),
         "filter_1e6_kernel_ms": summary(filtered),
         "page_1e6_ms": summary(turns),
