@@ -383,6 +383,20 @@ def test_keys_mean_the_neighbour_that_is_seen_and_nothing_opens_below_the_detail
     page.locator(".amw-train").focus()
     page.keyboard.press("t")
     page.wait_for_function("document.activeElement.matches('.amw-d-tag')")
+    # From beside it the keys go back to it, and not to what it covers.
+    page.locator(".amw-side-plots").click()
+    assert page.evaluate("document.activeElement.matches('.amw-detail')")
+    page.locator(".amw-train").focus()
+    page.keyboard.press("+")
+    assert page.evaluate("document.activeElement.matches('.amw-detail')")
+    page.wait_for_selector(".amw-d-fit:not(.amw-on)")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.matches('.amw-past-toggle')")
+    page.locator(".amw-gallery").focus()
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".amw-detail", state="detached")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
     assert nb.cells() == before
 
 
