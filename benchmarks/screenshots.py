@@ -34,6 +34,7 @@ _VIEWS = (
     *("dashboard", "detail", "map", "history", "labelling", "keys", "images"),
     *("similar", "mixed", "second-look", "parts", "report", "banner"),
 )
+_KNOWN = 3  # examples that a person begins with
 _PARTS = "import ipywidgets\nipywidgets.HBox([am.Gallery(session), am.Plots(session)])"
 _BUSY_MS = 600_000
 # What is clicked or pressed, what then comes, and what closes it.
@@ -116,16 +117,26 @@ def _cells(arguments: argparse.Namespace) -> list[str]:
         labels = ", labels=source.first_labels()"
     else:
         folder = str((arguments.images / "images").resolve())
-        source, labels = f"source = am.open_source({folder!r})", ""
+        examples = dict.fromkeys(_examples(arguments), "anomaly")
+        source, labels = f"source = am.open_source({folder!r})", f")\nsession.label({examples!r}"
     return [f"import amatch_widgets as am\n{source}\nsession = am.Session(source{labels})", "session", _PARTS]
+
+
+def _examples(arguments: argparse.Namespace) -> list[str]:
+    classes = _classes(arguments)
+    return [name for name in classes if classes[name] == arguments.anomaly][:_KNOWN]
 
 
 def _truth(notebook: Any, arguments: argparse.Namespace) -> dict[str, bool]:
     if arguments.images is None:
         kinds = notebook.ask("import json; print(json.dumps(dict(source.truth)))")
         return {image_id: kind == "anomaly" for image_id, kind in json.loads(kinds).items()}
+    return {name: kind == arguments.anomaly for name, kind in _classes(arguments).items()}
+
+
+def _classes(arguments: argparse.Namespace) -> dict[str, str]:
     with (arguments.images / "classes.csv").open(newline="") as file:
-        return {row["filename"]: row["class"] == arguments.anomaly for row in csv.DictReader(file)}
+        return {row["filename"]: row["class"] for row in csv.DictReader(file)}
 
 
 def _label(page: Any, truth: dict[str, bool], n: int) -> None:
@@ -163,7 +174,7 @@ def _shoot(notebook: Any, page: Any, arguments: argparse.Namespace) -> list[Path
                 notebook.theme(theme)
                 root = ".amw-alone" if view == "parts" else ".amw-root"
                 # These stand above the gallery.
-                block = "start" if view in {"images", "parts", "banner"} else "end"
+                block = "start" if view in {"images", "history", "parts", "banner"} else "end"
                 page.eval_on_selector(root, "(e, block) => e.scrollIntoView({ block })", block)
                 path = arguments.out / _name(view, theme, width)
                 page.screenshot(path=path)
