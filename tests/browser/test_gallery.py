@@ -79,6 +79,26 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     )
     page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 24")
 
+    # By keys: arrows and letters choose in the open list, and label nothing.
+    n_lines = len(records(tmp_path))
+    for key, size in (("-", "medium"), ("-", "small"), ("+", "medium")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f".amw-size.amw-on[title^='{size}']")
+    page.keyboard.press("o")
+    page.wait_for_selector(".amw-sort:open")
+    for key in ("Home", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_function("document.querySelector('.amw-sort').value === 'lowest'")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    page.focus(".amw-show")
+    page.keyboard.press("n")
+    page.wait_for_selector(".amw-show:open")
+    for key in ("Escape", "Escape"):
+        page.keyboard.press(key)
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    assert page.input_value(".amw-show") == "labelled"
+    assert len(records(tmp_path)) == n_lines
+
 
 def test_a_click_is_handled_while_a_cell_is_busy(notebook, sky, tmp_path):
     busy = "board = session.show()\nboard.gallery.refresh()\ndisplay(board)\nimport time\ntime.sleep(600)"

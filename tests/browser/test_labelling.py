@@ -107,9 +107,11 @@ def test_stars_tags_and_notes_by_keys(notebook, sky, tmp_path):
     # The keys are the gallery's again; the tag that was used is offered, and can be taken away.
     page.keyboard.press("t")
     assert "merger" in page.eval_on_selector_all("datalist option", "options => options.map(o => o.value)")
-    page.locator(".amw-chip", has_text="merger").locator("button").click()
+    page.locator(".amw-chip", has_text="merger").locator("button").press("Enter")
     expect(page.locator(".amw-chip")).to_have_count(1)
-    page.locator(".amw-tag").press("Escape")
+    assert page.evaluate("document.activeElement.matches('.amw-tag')")
+    assert not page.locator(".amw-detail").count()
+    page.keyboard.press("Escape")
     page.keyboard.press("s")  # both
     page.wait_for_selector('.amw-tile[data-index="1"][data-starred="yes"]')
     page.keyboard.press("s")
@@ -247,9 +249,13 @@ def test_the_keys_are_shown_and_put_away(notebook, sky):
     page.keyboard.press("?")
     expect(page.locator(".amw-help")).to_contain_text("rest of the page is normal")
     expect(page.locator(".amw-help")).to_contain_text("train")
-    page.keyboard.press("Escape")
-    expect(page.locator(".amw-help")).to_have_count(0)
-    assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
+    for closes in ("Escape", "Enter"):  # the second presses its button
+        page.keyboard.press(closes)
+        expect(page.locator(".amw-help")).to_have_count(0)
+        assert page.evaluate("document.activeElement.classList.contains('amw-gallery')")
+        if closes == "Escape":
+            page.keyboard.press("?")
+            page.locator(".amw-help .amw-x").focus()
 
 
 def test_filters_and_jumps_find_images(notebook, sky):
