@@ -282,6 +282,11 @@ class Session(Labelling, Looking, Exporting, Importing):
         return self._worker.is_stopping
 
     @property
+    def is_pausing(self) -> bool:
+        """Whether the job has been told to pause and its present step has not ended yet."""
+        return self._worker.is_pausing
+
+    @property
     def job(self) -> str | None:
         """The job that runs or is paused ("embed", "train" or "score"), or None."""
         return self._worker.job

@@ -110,6 +110,8 @@ class Controls(Part):
             allowed = _ALLOWED.get(state, ())
             if state == "running" and self.session.is_stopping:
                 self.state_text, allowed = "Stopping after this step", ()
+            elif self.session.is_pausing:
+                self.state_text = "Pausing after this step"
             self.can = {what: what in allowed for what in _COMMANDS}
             if state not in {"running", "paused"}:
                 self.progress, self.progress_text, self._archive = -1.0, "", ""

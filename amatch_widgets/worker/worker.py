@@ -54,8 +54,8 @@ class Worker:
     Parameters
     ----------
     hub : EventHub
-        Gets the events of the jobs, `StateChanged` at each change of `state` and of
-        `is_stopping`, and `Failed` when a job raises. All come in the order in which they
+        Gets the events of the jobs, `StateChanged` at each change of `state`, `is_stopping`
+        and `is_pausing`, and `Failed` when a job raises. All come in the order in which they
         happened; a command's event may come on the thread that gave the command.
 
     Notes
@@ -75,6 +75,7 @@ class Worker:
         self._task: Job | None = None
         self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._stopping = False
+        self._is_held = False  # paused, and the thread waits
         self._closing = False
         self._is_settled = True  # the last job has ended and its events are published
         self._error: BaseException | None = None  # not yet raised by wait()
@@ -102,6 +103,11 @@ class Worker:
     def is_stopping(self) -> bool:
         """Whether the job has been told to stop and has not ended yet."""
         return self._stopping
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the job has been told to pause and its present item has not ended yet."""
+        return self._state is State.PAUSED and not self._is_held
 
     def start(self, name: str, job: Job) -> None:
         """Begin a job; returns at once.
@@ -157,6 +163,8 @@ class Worker:
 
     def pause(self) -> None:
         """Hold the job before its next item; returns at once.
+
+        The state is PAUSED at once, with `is_pausing` until the present item has ended.
 
         Raises
         ------
@@ -357,11 +365,17 @@ class Worker:
         while True:
             self._run_errands()
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._stopping or self._errands or self._state is not State.PAUSED
-                )
-                if self._stopping or not self._errands:  # those that are left are run when the job has ended
-                    return not self._stopping
+                if self.is_pausing:
+                    self._is_held = True
+                    self._outbox.append(StateChanged(self._state, self._name))
+                else:
+                    self._changed.wait_for(
+                        lambda: self._stopping or self._errands or self._state is not State.PAUSED
+                    )
+                    if self._stopping or not self._errands:  # those left are run when the job has ended
+                        self._is_held = False
+                        return not self._stopping
+            self._publish()
 
     def _run_errands(self) -> None:
         """Answer all that wait for one; with an error once the worker is to close."""

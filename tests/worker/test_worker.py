@@ -259,15 +259,17 @@ def test_a_paused_job_does_no_further_step_until_it_is_resumed(worker, steps, ma
     worker.start("train", steps)
     steps.has_begun_a_step()
     worker.pause()
-    assert worker.state is PAUSED
+    assert (worker.state, worker.is_pausing) == (PAUSED, True)
     steps.let.release(2)  # the step that was under way, and one more
-    assert _states(_next(mailbox, 3)) == ["running", "paused"]
+    assert _states(_next(mailbox, 4)) == ["running", "paused", "paused"]  # told, and held
+    assert not worker.is_pausing
     assert steps.n == 1
     assert not steps.reached.acquire(blocking=False)
     worker.pause()  # changes nothing
+    assert not worker.is_pausing
     worker.resume()
     steps.has_begun_a_step()
-    assert worker.state is RUNNING
+    assert (worker.state, worker.is_pausing) == (RUNNING, False)
     assert _next(mailbox, 2) == [StateChanged("running", "train"), Message("info", "step 2")]
 
 
@@ -325,7 +327,7 @@ def test_a_paused_job_can_be_stopped(worker, steps, mailbox):
     steps.has_begun_a_step()
     worker.pause()
     steps.let.release()
-    _next(mailbox, 3)
+    _next(mailbox, 4)
     worker.stop()
     worker.wait(_PATIENCE_S)
     assert steps.is_closed.is_set()
