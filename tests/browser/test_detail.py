@@ -137,7 +137,9 @@ def test_zoom_and_pan_change_what_is_shown(notebook, sky):
     page.keyboard.press("-")
     page.keyboard.press("-")
     wait_zoom(page, f"z < {fit}")
-    page.click(".amw-d-native")
+    page.keyboard.press("0")
+    wait_zoom(page, f"z === {fit}")
+    page.keyboard.press("1")
     wait_zoom(page, "z === 100")
     assert page.locator(".amw-d-picture").bounding_box()["width"] == 64
     assert page.eval_on_selector(".amw-d-picture", style) == "auto"
@@ -155,6 +157,11 @@ def test_zoom_and_pan_change_what_is_shown(notebook, sky):
     page.mouse.up()
     moved = page.locator(".amw-d-picture").bounding_box()
     assert [round(moved[k] - at[k]) for k in ("x", "y")] == [40, -30]
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_function(
+        "x => document.querySelector('.amw-d-picture').getBoundingClientRect().x < x - 5", arg=moved["x"]
+    )
+    assert cursor(page) == 0
     large = zoom(page)
     page.mouse.wheel(0, 200)
     wait_zoom(page, f"z < {large}")
@@ -354,7 +361,7 @@ def test_keys_mean_the_neighbour_that_is_seen_and_nothing_opens_below_the_detail
     opened(page, ids[2])
     near = page.locator(".amw-d-near").first
     image_id = near.get_attribute("title").rpartition(": ")[0]
-    near.click()
+    near.press("Enter")
     opened(page, image_id)
     page.keyboard.press("s")
     page.wait_for_selector('.amw-detail[data-starred="yes"]')
