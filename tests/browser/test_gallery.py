@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from playwright.sync_api import expect
+
 from tests.browser.helper import labels, records, show, tile, wait_label
 
 KEPT = '.amw-tile[data-kept="yes"]'
@@ -47,8 +49,17 @@ def test_keys_label_move_and_turn_pages_and_never_reach_jupyterlab(notebook, sky
     for key in ("End", "Home", "ArrowDown", "ArrowUp", "b", "x", "m", "d", "d", "z", "1"):
         page.keyboard.press(key)
     assert nb.cells() == before
+    # One Esc too many leaves the keys where they are; the next gives them to the notebook's cell.
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.closest('.amw-gallery')") is None
+    expect(page.locator(".amw-keys")).to_contain_text("again: leave")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".amw-keys")).to_contain_text("all keys")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.matches('.jp-Cell')")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.querySelector('.amw-gallery')") is None
 
 
 def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):

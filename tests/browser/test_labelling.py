@@ -256,6 +256,22 @@ def test_the_keys_are_shown_and_put_away(notebook, sky):
         if closes == "Escape":
             page.keyboard.press("?")
             page.locator(".amw-help .amw-x").focus()
+    page.keyboard.press("?")
+    page.click(".amw-help-toggle")  # it is in sight beside what it has opened
+    expect(page.locator(".amw-help")).to_have_count(0)
+
+    # What stands beside and above the gallery.
+    page.keyboard.press("p")
+    expect(page.locator(".amw-side-map")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("p")
+    expect(page.locator(".amw-side-plots")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("i")
+    page.wait_for_function("document.activeElement.closest('.amw-preview')")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    page.keyboard.press("i")
+    expect(page.locator(".amw-preview")).to_have_count(0)
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
 
 
 def test_filters_and_jumps_find_images(notebook, sky):

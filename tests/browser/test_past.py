@@ -70,7 +70,26 @@ def test_the_history_lists_changes_and_leads_to_images(notebook, sky, tmp_path):
     # Closed, it asks for nothing more; and no key has reached JupyterLab.
     page.click(".amw-past-toggle")
     page.wait_for_selector(".amw-past", state="detached")
+
+    walk_by_keys(page, tmp_path)
     assert nb.cells() == before
+
+
+def walk_by_keys(page, tmp_path):
+    """Its lines take the focus, Enter goes to an image, and a letter labels it."""
+    page.keyboard.press("h")
+    page.wait_for_function("document.activeElement.matches('.amw-past-row:first-child')")
+    page.keyboard.press("ArrowDown")
+    title = rows(page, ".amw-past-id")[1]
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f'.amw-cursor[title="{title}"]')
+    page.keyboard.press("c")
+    first_is(page, title)
+    assert labels(tmp_path)[title] is None
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    page.keyboard.press("h")
+    page.wait_for_selector(".amw-past", state="detached")
 
 
 TWO = """
