@@ -118,7 +118,7 @@ def _cells(arguments: argparse.Namespace) -> list[str]:
     else:
         folder = str((arguments.images / "images").resolve())
         examples = dict.fromkeys(_examples(arguments), "anomaly")
-        source, labels = f"source = am.open_source({folder!r})", f")\nsession.label({examples!r}"
+        source, labels = f"source = am.open_source({folder!r})", f", labels={examples!r}"
     return [f"import amatch_widgets as am\n{source}\nsession = am.Session(source{labels})", "session", _PARTS]
 
 
@@ -242,8 +242,6 @@ def _order(page: Any, sort: str) -> Callable[[], object]:
 
     def close() -> None:
         choose(".amw-sort", "highest")
-        if page.input_value(".amw-show") != "unlabelled":
-            choose(".amw-show", "unlabelled")
 
     choose(".amw-sort", sort)
     _wait_images(page)

@@ -29,6 +29,7 @@ __all__ = ["Gallery"]
 SORTS = ("highest", "mixed", "lowest", "uncertain", "rising", "random", "recent", "second look")
 SHOWS = ("unlabelled", "labelled", "anomaly", "normal", "starred", "problem", "all")
 _SHOWN_BY = {"mixed": "unlabelled", "second look": "labelled"}  # orders of one kind of images only
+_OF_LABELLED = ("recent", "second look")
 _RANDOM = "Random order: there are no scores yet."
 _BLIND = (
     "Labels that the ranking contradicts, the most suspicious first; all that was said of an image is hidden "
@@ -73,6 +74,7 @@ class Gallery(Browsing):
 
     def __init__(self, session: Session, desk: Desk | None = None) -> None:
         self._look_at: Callable[[str], object] = lambda _: None
+        self._shown_before = ""  # which images an order of labelled ones has put aside
         super().__init__(session, desk)
         if self.is_alone:
             self.closeup = Detail(
@@ -224,11 +226,15 @@ class Gallery(Browsing):
         """
         with self.desk.lock:
             sort = _one_of("order", sort, SORTS, self.sort)
+            if show is not None:
+                self._shown_before = ""
             show = _one_of("filter", show, SHOWS, self.show)
             if self.place and sort not in ORDERS:
                 raise StateError(f"The order {sort!r} is of the session's own images only.")
             tile_size = _one_of("tile size", tile_size, tuple(TILE_SIZES), self.tile_size)
             per_page = _one_of("number of tiles", per_page, PAGE_SIZES, self.per_page)
+            if sort not in _OF_LABELLED and self._shown_before:
+                show, self._shown_before = self._shown_before, ""
             if sort == "recent" != self.sort and show == "unlabelled":
                 show = "labelled"  # what is unlabelled was never labelled recently
             elif show == "unlabelled" != self.show and sort == "recent":
@@ -237,6 +243,8 @@ class Gallery(Browsing):
                 show = _SHOWN_BY[sort]
             elif sort in _SHOWN_BY and show != _SHOWN_BY[sort]:
                 sort = "highest"
+            if sort in _OF_LABELLED and self.show != show == "labelled":
+                self._shown_before = self.show
             only = self._only if only is None else only
             is_new_list = (sort, show, only) != (self.sort, self.show, self._only)
             first = self._shelf.number * self.per_page

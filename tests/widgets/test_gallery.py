@@ -387,6 +387,17 @@ def test_orders_filters_and_sizes(board, session):
     assert not board.messages
 
 
+def test_an_order_of_labelled_images_gives_way_to_what_was_shown_before_it(board):
+    gallery = board.gallery
+    for order, shown in (("second look", "labelled"), ("recent", "labelled"), ("highest", "unlabelled")):
+        gallery.vue_do_choose({"sort": order})
+        assert (gallery.sort, gallery.show) == (order, shown)
+    gallery.vue_do_choose({"sort": "recent"})
+    gallery.vue_do_choose({"show": "anomaly"})  # the user's own choice stays
+    gallery.vue_do_choose({"sort": "lowest"})
+    assert (gallery.sort, gallery.show) == ("lowest", "anomaly")
+
+
 @pytest.mark.parametrize(
     "choice", [{"sort": "best"}, {"show": "some"}, {"per_page": 7}, {"tile_size": "big"}]
 )
