@@ -104,7 +104,8 @@ def test_a_long_id_a_reason_and_a_note_can_be_read(notebook, light, tmp_path):
                 f"                     train={light})"
             ),
             "session",
-        ]
+        ],
+        width=1440,  # wide enough for the keys, and not for all of it in one row
     )
     page = ready(nb)
     page.wait_for_selector(".amw-train:enabled")
@@ -118,7 +119,7 @@ def test_a_long_id_a_reason_and_a_note_can_be_read(notebook, light, tmp_path):
     assert page.eval_on_selector(".amw-why", shown)
 
     place = page.locator(".amw-tile").first.bounding_box()
-    page.click(".amw-ranking-note")
+    page.locator(".amw-ranking-note").press("Enter")
     page.wait_for_selector('.amw-ranking-note[aria-expanded="true"]')
     assert page.eval_on_selector(".amw-ranking-note", shown)
     assert page.locator(".amw-tile").first.bounding_box() == place
