@@ -12,7 +12,10 @@ import pytest
 import amatch_widgets as am
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/datalabs.md")]
+DOCUMENTS = [
+    ROOT / name
+    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/datalabs.md", "docs/keys.md")
+]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SET_WHEN_MADE = {"source", "path", "labels", "problems", "hub", "history", "config"}
 
