@@ -126,6 +126,14 @@ def test_a_long_id_a_reason_and_a_note_can_be_read(notebook, light, tmp_path):
     page.keyboard.press("Escape")
     page.wait_for_selector('.amw-ranking-note[aria-expanded="false"]')
 
+    # Opened while it is empty, the history takes no keys from the labelling that fills it.
+    page.focus(".amw-gallery")
+    page.keyboard.press("h")
+    page.wait_for_selector(".amw-past-empty")
+    page.keyboard.press("a")
+    page.wait_for_selector(".amw-past-row")
+    assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+
 
 def test_saved_notebook_holds_no_image_and_a_reload_brings_the_dashboard_back(notebook, sky):
     nb = notebook(sky)

@@ -76,13 +76,18 @@ def test_the_history_lists_changes_and_leads_to_images(notebook, sky, tmp_path):
 
 
 def walk_by_keys(page, tmp_path):
-    """Its lines take the focus, Enter goes to an image, and a letter labels it."""
+    """Its lines take the focus, Enter goes to an image, also past a filter, and a letter labels it."""
+    page.keyboard.press("f")
+    page.keyboard.type("no such id")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".amw-empty")
     page.keyboard.press("h")
     page.wait_for_function("document.activeElement.matches('.amw-past-row:first-child')")
     page.keyboard.press("ArrowDown")
     title = rows(page, ".amw-past-id")[1]
     page.keyboard.press("Enter")
     page.wait_for_selector(f'.amw-cursor[title="{title}"]')
+    assert page.input_value(".amw-contains") == ""
     page.keyboard.press("c")
     first_is(page, title)
     assert labels(tmp_path)[title] is None
