@@ -30,6 +30,7 @@ def export_by_keys(page, path):
     page.keyboard.insert_text(str(path))
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.matches('.amw-gallery')")
+    expect(page.locator(".amw-message.amw-info")).to_be_in_viewport()
 
 
 def steps_done(page):
