@@ -180,11 +180,11 @@ def test_pages_their_size_and_images_like_several_are_a_click_away(notebook, fol
     anew(page, lambda: page.select_option(".amw-per-page", "24"))
     assert page.inner_text(".amw-page-number") == "3 / 6"  # with the same image in front
     assert titles(page) == listed(nb, "highest", images="all", first=48, n=24)
-    page.locator('.amw-size[title="small tiles"]').click()
+    page.locator('.amw-size[title^="small"]').click()
     widths = []
     for size in ("small", "medium", "large"):
-        page.click(f'.amw-size[title="{size} tiles"]')
-        page.wait_for_selector(f'.amw-size[title="{size} tiles"][aria-pressed="true"]')
+        page.click(f'.amw-size[title^="{size}"]')
+        page.wait_for_selector(f'.amw-size[title^="{size}"][aria-pressed="true"]')
         widths.append(tile(page, 0).bounding_box()["width"])
     assert widths == sorted(set(widths))
     anew(page, lambda: page.select_option(".amw-per-page", "96"))
