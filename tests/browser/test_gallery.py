@@ -107,7 +107,7 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     for key in ("Escape", "Escape"):
         page.keyboard.press(key)
     assert page.evaluate("document.activeElement.matches('.amw-gallery')")
-    assert page.input_value(".amw-show") == "labelled"
+    assert page.input_value(".amw-show") == "unlabelled"  # as before "recent"
     assert len(records(tmp_path)) == n_lines
 
 
