@@ -145,7 +145,7 @@ def test_saved_notebook_holds_no_image_and_a_reload_brings_the_dashboard_back(no
     saved = nb.path.read_text()
     assert json.loads(saved)["metadata"]["widgets"], "the state of the widgets was to be saved"
     assert "data:image" not in saved
-    assert len(saved) < 200_000
+    assert len(saved) < 240_000  # most of it the templates; the images of a page would be as much again
     nb.open()
     page.wait_for_selector('.amw-tile[data-index="5"][data-label="anomaly"][data-kept="yes"]')
     page.wait_for_function("document.querySelectorAll('.amw-tile img').length === 48")
