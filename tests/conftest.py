@@ -32,6 +32,7 @@ _LIGHT = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items):
     """Let pytest-xdist keep each file together, as its fixtures are made once, and all browser tests.
 
