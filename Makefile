@@ -55,7 +55,7 @@ else
 endif
 
 test: $(VENV)/has-dev browser lint ## Set up for the tests, then run ruff, mypy, import-linter and pytest
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/has-dev ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check .

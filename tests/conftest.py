@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import pathlib
 
 import pytest
 from hypothesis import settings
@@ -30,18 +29,6 @@ _LIGHT = {
     "embed_px": 32,
     "device": "cpu",
 }
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items):
-    """Let pytest-xdist keep each file together, as its fixtures are made once, and all browser tests.
-
-    These share a JupyterLab, and two browsers at once would wait for each other.
-    """
-    browser = pathlib.Path(__file__).parent / "browser"
-    for item in items:
-        name = "browser" if browser in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)
