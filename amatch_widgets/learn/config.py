@@ -65,7 +65,7 @@ class TrainConfig:
     frozen_stages : int, >= 0
         Groups of blocks, from the stem on, that stay as they were pretrained; they cost no gradient.
         0 trains the whole network: a step takes 1.2 to 1.4 times as long, and the trained model ranked
-        better in all runs that were compared (benchmarks/RESULTS.md).
+        better in five of the six runs that were compared (benchmarks/RESULTS.md).
     restart : bool
         Begin each cycle from the pretrained weights, with all labels there are by then, instead
         of going on from the last one.
