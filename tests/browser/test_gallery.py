@@ -100,6 +100,7 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     for key in ("Home", "ArrowDown", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     page.wait_for_function("document.querySelector('.amw-sort').value === 'lowest'")
+    page.wait_for_function("document.querySelector('.amw-show').value === 'unlabelled'")  # as before "recent"
     assert page.evaluate("document.activeElement.matches('.amw-gallery')")
     page.focus(".amw-show")
     page.keyboard.press("n")
@@ -107,7 +108,7 @@ def test_buttons_orders_filters_and_sizes(notebook, sky, tmp_path):
     for key in ("Escape", "Escape"):
         page.keyboard.press(key)
     assert page.evaluate("document.activeElement.matches('.amw-gallery')")
-    assert page.input_value(".amw-show") == "unlabelled"  # as before "recent"
+    assert page.input_value(".amw-show") == "unlabelled"
     assert len(records(tmp_path)) == n_lines
 
 

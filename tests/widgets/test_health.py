@@ -116,7 +116,7 @@ def test_a_probe_as_it_is_made_is_no_trap(make_session, watched):
 def test_a_network_that_calls_everything_normal_is_told(make_session, watched):
     # The background, which is taken for normal, counts a thousand times as much as the labels.
     session = make_session(background=1000.0, learning_rate=0.02, l2_sp=0.0)
-    alarm = one("one_class", *watched(session, 60))
+    alarm = one("one_class", *watched(session, 120))  # it takes 50 steps in a row
     assert "no image got the pseudo-label 'anomaly'" in alarm.text
 
 

@@ -515,6 +515,15 @@ def test_wait_for_a_paused_job_is_refused_unless_it_has_an_end(worker, steps):
         worker.wait(0.01)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, as in a kernel; a shell that runs tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_wait_leaves_the_job_running(worker, steps):
     worker.start("train", steps)
     steps.has_begun_a_step()
