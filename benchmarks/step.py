@@ -13,6 +13,7 @@ ratio_64px_vectors   as ratio_64px, with the head that a session has: it sees th
 score_ratio, embed_ratio    images a second, ours over the plain loop's
 
     python benchmarks/step.py --json
+    python benchmarks/step.py --passes --json   # our gradient alone, also in bfloat16 and through torch.compile
     python benchmarks/step.py --gpu --json      # steps and images a second on a CUDA device
 """
 
@@ -73,6 +74,10 @@ class Ours:
     def seconds(self, n: int) -> list[float]:
         """Train `n` steps and return the seconds of each, after two that warm up."""
         return [record.seconds for record in self._trainer.steps(n + 2, self._feed)][2:]
+
+    def read_all(self) -> None:
+        """Let the pool hold all images."""
+        self._feed.pool.batch(np.arange(len(self._feed.pool)))
 
 
 def ranking_of(sky: Any, size: int, labels: dict[int, int]) -> Any:
@@ -195,6 +200,41 @@ def plain_features(model: Any) -> Callable[[Any], Any]:
     return look
 
 
+def compare_passes(size: int, rounds: int) -> dict[str, float]:
+    """Return the seconds of a step's gradient: as it is, in bfloat16, compiled, and of compiling it.
+
+    96 images in chunks through the network as it is trained; all in turns.
+    """
+    import torch  # noqa: PLC0415
+
+    import amatch_widgets as am  # noqa: PLC0415
+    from amatch_widgets.learn.chunks import backward_in_chunks, chunk_size  # noqa: PLC0415
+    from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415
+
+    trainer = Trainer(am.TrainConfig(device="cpu"), 3)
+    trainer._train_mode()  # noqa: SLF001 (what is measured is a part of its step)
+    model = trainer.model
+    x = torch.rand(96, 3, size, size).contiguous(memory_format=torch.channels_last)
+    target, weight = torch.full((96, 2), 0.5), torch.ones(96)
+    chunk = chunk_size(96, size, x.device)
+
+    def seconds(network: Any, *, is_low: bool) -> float:
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
+            backward_in_chunks(network, x, target, weight, size=chunk)
+        return time.perf_counter() - started
+
+    compiled = torch.compile(model)
+    figures = {f"compile_s_{size}px": seconds(compiled, is_low=False)}
+    passes = {"": (model, False), "_bfloat16": (model, True), "_compiled": (compiled, False)}
+    found: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(1 + rounds):
+        for name, (network, is_low) in passes.items():
+            found[name].append(seconds(network, is_low=is_low))
+    figures |= {f"gradient_s_{size}px{name}": statistics.median(v[1:]) for name, v in found.items()}
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
 def on_gpu(n: int, n_images: int, size: int) -> dict[str, Any]:
     """Return steps and images a second on the CUDA device."""
     import torch  # noqa: PLC0415
@@ -203,12 +243,14 @@ def on_gpu(n: int, n_images: int, size: int) -> dict[str, Any]:
     from amatch_widgets.learn.inference import Inference  # noqa: PLC0415
 
     training = Ours(size, "cuda")
-    step_s = statistics.median(training.seconds(n))
+    step_s = {"_streamed": statistics.median(training.seconds(n))}
+    training.read_all()
+    step_s[""] = statistics.median(training.seconds(n))  # all images stay on the device
     inference = Inference(build_classifier("tf_efficientnet_lite0").eval().to("cuda"))
     rates = rates_of({"score": inference.scores}, noise(n_images, size), 3)
     return {
         "gpu": torch.cuda.get_device_name(),
-        f"gpu_steps_per_s_{size}px": round(1 / step_s, 2),
+        **{f"gpu_steps_per_s_{size}px{name}": round(1 / value, 2) for name, value in step_s.items()},
         f"gpu_score_images_per_s_{size}px": round(rates["score"], 1),
     }
 
@@ -223,10 +265,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the reference")
     parser.add_argument("--images", type=int, default=1024, help="images to score and embed")
     parser.add_argument("--gpu", action="store_true", help="measure a CUDA device instead, at the last size")
+    parser.add_argument("--passes", action="store_true", help="compare ways to compute our gradient instead")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with bench/")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments = parser.parse_args()
-    if not arguments.gpu and not (arguments.shared / "bench" / "reference_step.py").is_file():
+    if (
+        not (arguments.gpu or arguments.passes)
+        and not (arguments.shared / "bench" / "reference_step.py").is_file()
+    ):
         parser.error(f"no bench/reference_step.py in {arguments.shared}; name the folder with --shared")
     import torch  # noqa: PLC0415 (not for --help)
 
@@ -235,6 +281,9 @@ def main() -> None:
         if not torch.cuda.is_available():
             parser.error("there is no CUDA device here; leave --gpu out")
         figures |= on_gpu(arguments.steps * arguments.rounds, arguments.images, arguments.sizes[-1])
+    elif arguments.passes:
+        for size in arguments.sizes:
+            figures |= compare_passes(size, arguments.rounds)
     else:
         reference = load_reference(arguments.shared)
         for size in arguments.sizes:

@@ -84,6 +84,17 @@ class PixelPool:
         """Number of images in memory."""
         return self._kept.n
 
+    def kept(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the images in memory, shape (n, size, size, channels), and their indices, shape (n,).
+
+        Not a copy: it holds the memory of these images, and its rows do not change.
+        """
+        with self._lock:
+            kept, slots = self._kept, self._kept.slots.copy()
+            images = kept.cache[: kept.n]
+        indices = np.flatnonzero(slots >= 0)
+        return images, indices[slots[indices].argsort()]
+
     def prepare(self, preprocess: Preprocess) -> None:
         """Prepare images in another way from now on: all that is kept is dropped, problems too."""
         with self._lock:

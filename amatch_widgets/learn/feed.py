@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.pixels import PixelPool
 
+    from .transfer import Resident
+
 __all__ = ["Feed", "LabelledImages", "StepImages", "check_both_classes"]
 
 _LABELLED_STREAM, _UNLABELLED_STREAM = 0, 1
@@ -44,14 +46,25 @@ class LabelledImages:
 
 @dataclass(frozen=True, slots=True)
 class StepImages:
-    """The images of one step, uint8, shape (N, S, S, C), and the classes of the labelled ones.
+    """What one step sees.
 
-    The first `n_likely` of the unlabelled images are likely anomalies, the others are random ones.
+    Attributes
+    ----------
+    labelled : ndarray of uint8, shape (B, S, S, C)
+    classes : ndarray of int64, shape (B,)
+        Of the labelled images.
+    unlabelled : ndarray of uint8, shape (M, S, S, C)
+        Those of the N unlabelled images that are not on the device yet, in the order of `rows`.
+    rows : ndarray of int64, shape (N,)
+        Where unlabelled images are on the device; -1 for the M others.
+    n_likely : int, in [0, N]
+        So many unlabelled images, the first, are likely anomalies; the others are random ones.
     """
 
     labelled: npt.NDArray[np.uint8]
     classes: npt.NDArray[np.int64]
     unlabelled: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.int64]
     n_likely: int
 
 
@@ -61,6 +74,7 @@ class Feed:
     Parameters
     ----------
     pool : PixelPool
+        Kept as the attribute `pool`.
     n_images : int
         Images in the source.
     labels : callable
@@ -92,7 +106,7 @@ class Feed:
         likely_share: float = 0.0,
         elsewhere: Callable[[], tuple[int, LabelledImages | None]] = lambda: (0, None),
     ) -> None:
-        self._pool, self._n_images, self._labels = pool, n_images, labels
+        self.pool, self._n_images, self._labels = pool, n_images, labels
         self._likely = np.empty(0, np.int64) if likely is None else likely
         self._n_likely = round(likely_share * n_unlabelled)
         self._batch, self._n_unlabelled, self._seed = batch, n_unlabelled, seed
@@ -117,7 +131,7 @@ class Feed:
         (version, known), (version_elsewhere, others) = self._labels(), self._elsewhere()
         versions = version, version_elsewhere
         if self._current is None or versions != self._versions:
-            images, indices = self._pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
+            images, indices = self.pool.batch(np.fromiter(sorted(known), np.int64, len(known)))
             classes = np.array([known[int(i)] for i in indices], np.int64)
             n_unreadable = len(known) - len(indices)
             if others is not None and len(others.classes):
@@ -128,19 +142,36 @@ class Feed:
             self._versions, self._known = versions, known
         return self._current
 
-    def steps(self, first: int) -> Iterator[StepImages]:
-        """Yield the images of step `first`, `first` + 1 and so on, the next ones read ahead."""
+    def steps(self, first: int, resident: Resident | None = None) -> Iterator[StepImages]:
+        """Yield the images of step `first`, `first` + 1 and so on, the next ones read ahead.
+
+        Parameters
+        ----------
+        first : int
+        resident : Resident, optional
+            Images that are on the device and need not be read.
+
+        Yields
+        ------
+        StepImages
+        """
         with ThreadPoolExecutor(1, thread_name_prefix="amatch-feed") as reader:
             step = first
             self.labelled()
-            ahead = reader.submit(self._unlabelled, step)
+            ahead = reader.submit(self._unlabelled, step, resident)
             while True:
-                unlabelled, n_likely = ahead.result()
+                unlabelled = ahead.result()
                 step += 1
-                ahead = reader.submit(self._unlabelled, step)
-                yield self._with_labelled(step - 1, unlabelled, n_likely)
+                ahead = reader.submit(self._unlabelled, step, resident)
+                yield self._with_labelled(step - 1, *unlabelled)
 
-    def _with_labelled(self, step: int, unlabelled: npt.NDArray[np.uint8], n_likely: int) -> StepImages:
+    def _with_labelled(
+        self,
+        step: int,
+        unlabelled: npt.NDArray[np.uint8],
+        rows: npt.NDArray[np.int64],
+        n_likely: int,
+    ) -> StepImages:
         labelled = self.labelled()
         rng = np.random.default_rng([self._seed, step, _LABELLED_STREAM])
         n_anomalies = self._batch // 2
@@ -150,18 +181,29 @@ class Feed:
                 for index, n in ((1, n_anomalies), (0, self._batch - n_anomalies))
             ]
         )
-        return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled, n_likely)
+        return StepImages(labelled.images[chosen], labelled.classes[chosen], unlabelled, rows, n_likely)
 
-    def _unlabelled(self, step: int) -> tuple[npt.NDArray[np.uint8], int]:
+    def _unlabelled(
+        self, step: int, resident: Resident | None
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], int]:
         """Read images that are not in the training labels, drawn with replacement over the steps.
 
-        Returned with the number of likely anomalies, which come first.
+        Returned as `StepImages` has them: images, rows, and the number of likely anomalies.
+        """
+        wanted, n_likely = self._drawn(step)
+        rows = np.full(len(wanted), -1, np.int64) if resident is None else resident.rows(wanted)
+        images, read = self.pool.batch(wanted[rows < 0])
+        is_there = (rows >= 0) | np.isin(wanted, read)  # each is drawn once in a step
+        return images, rows[is_there], int(is_there[:n_likely].sum())
 
-        As many in every step: for each new shape of a batch the CPU's kernels are compiled anew and
-        kept, which costs seconds and hundreds of MB.
+    def _drawn(self, step: int) -> tuple[npt.NDArray[np.int64], int]:
+        """Draw the unlabelled images of a step, the likely anomalies first; return how many those are.
+
+        As many images in every step: for each new shape of a batch the CPU's kernels are compiled anew
+        and kept, which costs seconds and hundreds of MB.
         """
         if not self._n_unlabelled:
-            return self._pool.batch(np.empty(0, np.int64))[0], 0
+            return np.empty(0, np.int64), 0
         rng = np.random.default_rng([self._seed, step, _UNLABELLED_STREAM])
         known = np.fromiter(self._known, np.int64, len(self._known))
         likely = rng.permutation(self._likely[~np.isin(self._likely, known)])[: self._n_likely]
@@ -170,8 +212,7 @@ class Feed:
             self._n_images, min(self._n_unlabelled + len(taken), self._n_images), replace=False
         )
         others = drawn[~np.isin(drawn, taken)][: self._n_unlabelled - len(likely)]
-        images, indices = self._pool.batch(np.concatenate([likely, others]))
-        return images, int(np.isin(indices, likely).sum())
+        return np.concatenate([likely, others]), len(likely)
 
 
 def _spread(positions: npt.NDArray[np.int64], n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from amatch_widgets.errors import ConfigError
 
 from .augment import to_float
 from .fold import fold_batch_norm
+from .transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -234,10 +235,7 @@ class Inference:
 
     def _to_device(self, images: NDArray[np.uint8]) -> Tensor:
         """Copy NHWC images to the device as NCHW in [0, 1]; the strides become ``channels_last``."""
-        x = torch.from_numpy(images)
-        if self._device.type == "cuda":
-            x = x.pin_memory()  # so that the copy runs beside the work on the chunk before
-        return to_float(x.to(self._device, non_blocking=True).permute(0, 3, 1, 2))
+        return to_float(to_device(images, self._device).permute(0, 3, 1, 2))
 
     @torch.no_grad()
     def _prepare(self, side: int) -> None:

@@ -25,9 +25,13 @@ from .probe import start_head
 from .records import StepRecord
 from .stages import freeze_stages
 from .start import VectorClassifier
+from .transfer import Resident, room_for_images, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from .config import TrainConfig
     from .feed import Feed, LabelledImages, StepImages
@@ -113,6 +117,7 @@ class Trainer:
         self.begun = 0
         self._meant: float | None = None  # of the step that begins from the pretrained weights
         self._example: Tensor | None = None  # two images, to see what the weights make of them
+        self._resident: Resident | None = None
         self._build("random" if is_blank else config.weights)
 
     def _build(self, weights: str | None) -> None:
@@ -163,7 +168,9 @@ class Trainer:
             self._begin_cycle(labelled)
         self.end = self.step + n
         self._train_mode()
-        images = feed.steps(self.step)
+        if room := room_for_images(self.device):
+            self._resident = Resident(feed.pool, self.device, room)
+        images = feed.steps(self.step, self._resident)
         views: _Views | None = None
         try:
             for i in range(n):
@@ -176,6 +183,7 @@ class Trainer:
                 yield self._record(measured.get(), started)
         finally:
             images.close()  # type: ignore[attr-defined]
+            self._resident = None  # gives its memory back
 
     def _begin_cycle(self, labelled: LabelledImages) -> None:
         if self.step and self.config.restart:
@@ -222,7 +230,7 @@ class Trainer:
     def _look(self, images: StepImages) -> _Views:
         """Make the views of the next step, and its pseudo-labels."""
         generator = torch.Generator().manual_seed(self.config.seed * _AUGMENT_STREAM + self.step)
-        labelled, unlabelled = self._to_device(images.labelled), self._to_device(images.unlabelled)
+        labelled, unlabelled = self._to_device(images.labelled), self._unlabelled(images)
         n = len(labelled) + len(unlabelled)
         most = min(chunk_size(n, self._side(labelled), self.device), self._fits)
         size = None if self._mixes_images else most
@@ -333,11 +341,14 @@ class Trainer:
             module.eval()
         self._mixes_images = any(norm.training for norm in norms)
 
-    def _to_device(self, images: object) -> Tensor:
-        x = torch.from_numpy(images)
-        if self.device.type == "cuda":
-            x = x.pin_memory()  # else the copy waits for what the GPU does
-        return x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def _unlabelled(self, images: StepImages) -> Tensor:
+        streamed = to_device(images.unlabelled, self.device)
+        if self._resident is not None:
+            streamed = self._resident.complete(streamed, images.rows)
+        return streamed.permute(0, 3, 1, 2)
+
+    def _to_device(self, images: NDArray[np.uint8]) -> Tensor:
+        return to_device(images, self.device).permute(0, 3, 1, 2)
 
 
 def choose_device(name: str) -> torch.device:
