@@ -13,7 +13,7 @@ ratio_64px_vectors   as ratio_64px, with the head that a session has: it sees th
 score_ratio, embed_ratio    images a second, ours over the plain loop's
 
     python benchmarks/step.py --json
-    python benchmarks/step.py --passes --json   # our gradient alone, also in bfloat16 and through torch.compile
+    python benchmarks/step.py --passes --json   # our gradient alone, also in bfloat16 and compiled
     python benchmarks/step.py --gpu --json      # steps and images a second on a CUDA device
 """
 
