@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from amatch_widgets.images.joined import JoinedSource, Subset
     from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.render import Rendering
+    from amatch_widgets.images.sample import sample
     from amatch_widgets.images.source import CatalogueSource, ImageSource, open_source
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session import Filter, Session
@@ -50,6 +51,7 @@ __all__ = [
     "errors",
     "events",
     "open_source",
+    "sample",
 ]
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "Subset": "amatch_widgets.images.joined",
     "TrainConfig": "amatch_widgets.learn.config",
     "open_source": "amatch_widgets.images.source",
+    "sample": "amatch_widgets.images.sample",
 }
 
 

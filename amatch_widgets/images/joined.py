@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["JoinedSource", "Subset", "derived_from_spec"]
+__all__ = ["JoinedSource", "Subset", "derived_from_spec", "subset_from_spec"]
 
 _BLOCK = 2**17  # ids made Python objects at a time
 
@@ -163,8 +163,12 @@ class Subset:
 
     Attributes
     ----------
-    channels, bands, chunk
-        As of the source; chunks are smaller by the share of its images that are wanted.
+    whole : ImageSource
+        The source.
+    channels, bands
+        As of the source.
+    chunk : int
+        How many images lie together: those that are wanted of most of its chunks.
 
     Raises
     ------
@@ -175,24 +179,24 @@ class Subset:
     """
 
     def __init__(self, source: object, indices: ArrayLike, *, name: str | None = None) -> None:
-        self._source = open_source(source)
-        self._indices = _checked_indices(indices, len(self._source))
-        self.name = name or self._source.name
-        self.channels = self._source.channels
-        self.bands: tuple[str, ...] | None = getattr(self._source, "bands", None)
-        span = int(np.ptp(self._indices)) + 1
-        self.chunk = max(1, int(getattr(self._source, "chunk", 1)) * len(self._indices) // span)
-        self.ids: Sequence[str] = _picked(self._source.ids, self._indices)
+        self.whole = open_source(source)
+        self._indices = _checked_indices(indices, len(self.whole))
+        self.name = name or self.whole.name
+        self.channels = self.whole.channels
+        self.bands: tuple[str, ...] | None = getattr(self.whole, "bands", None)
+        chunks = self._indices // max(1, int(getattr(self.whole, "chunk", 1)))
+        self.chunk = int(np.median(np.unique(chunks, return_counts=True)[1]))
+        self.ids: Sequence[str] = _picked(self.whole.ids, self._indices)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __repr__(self) -> str:
-        return f"Subset({len(self)} images of {self._source!r})"
+        return f"Subset({len(self)} images of {self.whole!r})"
 
     def read(self, index: int, *, min_side: int | None = None) -> NDArray[Any]:
         """Read one image; see `ImageSource.read`."""
-        return self._source.read(self._own(index), min_side=min_side)
+        return self.whole.read(self._own(index), min_side=min_side)
 
     def read_many(
         self, indices: Sequence[int], *, min_side: int | None = None
@@ -202,21 +206,21 @@ class Subset:
         theirs = self._indices[wanted]
         order = np.argsort(theirs)
         wanted, theirs = wanted[order], theirs[order]
-        for i, found in read_many(self._source, theirs.tolist(), min_side=min_side):
+        for i, found in read_many(self.whole, theirs.tolist(), min_side=min_side):
             yield int(wanted[np.searchsorted(theirs, i)]), found
 
     def position(self, index: int) -> tuple[float, float] | None:
         """Return the right ascension and declination, ICRS, degrees; None if the source says none."""
-        return _position(self._source, self._own(index))
+        return _position(self.whole, self._own(index))
 
     def describe(self, index: int) -> dict[str, str]:
         """Return what the source knows of the image."""
-        return describe(self._source, self._own(index))
+        return describe(self.whole, self._own(index))
 
     def fingerprint(self) -> str:
         """Return a hash of the fingerprint of the source and of the indices."""
         digest = hashlib.blake2b(self._indices.astype("<i8").data, digest_size=8).hexdigest()
-        return hash_ids((), "subset", self._source.fingerprint(), digest)
+        return hash_ids((), "subset", self.whole.fingerprint(), digest)
 
     def spec(self) -> dict[str, Any]:
         """Return the spec of the source and the indices; of a range, where it begins and ends."""
@@ -225,7 +229,7 @@ class Subset:
             indices: dict[str, Any] = {"first": first, "step": step, "n": len(self)}
         else:
             indices = {"each": self._indices.tolist()}
-        return {"kind": "subset", "source": self._source.spec(), "indices": indices}
+        return {"kind": "subset", "source": self.whole.spec(), "indices": indices}
 
     def _own(self, index: int) -> int:
         return int(self._indices[check_index(index, len(self))])
@@ -236,11 +240,16 @@ def derived_from_spec(spec: Mapping[str, Any]) -> ImageSource:
     if spec["kind"] == "joined":
         sources = {key: source_from_spec(part) for key, part in spec["sources"]}
         return JoinedSource(sources, ids=spec.get("ids"))
+    return subset_from_spec(source_from_spec(spec["source"]), spec)
+
+
+def subset_from_spec(whole: ImageSource, spec: Mapping[str, Any]) -> Subset:
+    """Take those images of a source again of which the `spec` of a subset tells."""
     indices = spec["indices"]
     each = indices.get("each")
     if each is None:
         each = indices["first"] + indices["step"] * np.arange(indices["n"])
-    return Subset(source_from_spec(spec["source"]), each)
+    return Subset(whole, each)
 
 
 def _named(sources: Mapping[str, object] | Iterable[object]) -> dict[str, ImageSource]:
