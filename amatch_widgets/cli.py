@@ -124,13 +124,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Train on the labels, score all images, and evaluate; first make their embeddings where "
         "there are none. A RUN that exists is continued. Ctrl-C stops after the step and keeps the model.",
     )
-    train.add_argument("source", metavar="SOURCE", help="folder of images, or .npy file")
+    train.add_argument("source", metavar="SOURCE", help="images: whatever can be opened")
     train.add_argument("--labels", type=Path, metavar="CSV", help="label file with the columns id,label")
     train.add_argument("--path", type=Path, required=True, metavar="RUN", help="session folder")
     train.add_argument("--steps", type=_count, metavar="N", help="training steps of this cycle")
     train.add_argument("--backbone", metavar="NAME", help="a timm model (only for a new RUN)")
     train.add_argument(
         "--size", type=_count, metavar="PX", help="side of the images the model sees (new RUN)"
+    )
+    train.add_argument(
+        "--sample",
+        type=_count,
+        metavar="N",
+        help="learn from so many images, drawn at random (new RUN)",
     )
     train.add_argument("--seed", type=int, help="seed of the training (only for a new RUN)")
     train.set_defaults(command=_train)
@@ -289,6 +295,7 @@ def _train(arguments: argparse.Namespace) -> None:
         path=arguments.path,
         train=am.TrainConfig(**options) if options else None,
         image=am.Preprocess(size=arguments.size) if arguments.size is not None else None,
+        sample=arguments.sample,
     )
     _work(session, lambda: session.train(arguments.steps), as_json=arguments.json)
 

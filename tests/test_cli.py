@@ -140,6 +140,7 @@ def test_train_hands_on_what_was_asked_for_and_nothing_else(session, tmp_path, c
         "path": Path("run"),
         "train": None,
         "image": None,
+        "sample": None,
     }
     assert session.made.calls == [("train", 9), "wait", "close"]
     out, err = capsys.readouterr()
@@ -151,9 +152,11 @@ def test_train_hands_on_what_was_asked_for_and_nothing_else(session, tmp_path, c
 
 
 def test_options_of_a_new_run_reach_its_configuration(session):
-    main(["train", "cutouts", "--path", "run", "--seed", "3", "--backbone", "resnet18", "--size", "96"])
+    options = ["--seed", "3", "--backbone", "resnet18", "--size", "96", "--sample", "500"]
+    main(["train", "cutouts", "--path", "run", *options])
     made = session.made.options
     assert (made["train"].seed, made["train"].backbone, made["image"].size) == (3, "resnet18", 96)
+    assert made["sample"] == 500
 
 
 def test_other_images_are_scored_here_or_on_a_cluster(session, monkeypatch):

@@ -16,7 +16,7 @@ from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.selection import Filter, Show
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
     from pathlib import Path
 
     from amatch_widgets.archive.order import Order
@@ -72,7 +72,7 @@ class Archive:
     """The images that `Session.score` was given, to be looked at and labelled.
 
     In the session they are called by the archive's name and their own id, ``"survey-1a2b3c4d::17.png"``,
-    which no other image is.
+    which no other image is; those that are the session's own images as well keep their id.
 
     Parameters
     ----------
@@ -84,6 +84,9 @@ class Archive:
         Of the session.
     source : ImageSource, optional
         The images, where they are open already.
+    mine : callable, optional
+        Takes the fingerprint of the archive; returns the ids of those of its images that are the session's
+        own, which are a sample of it.
 
     Attributes
     ----------
@@ -103,11 +106,18 @@ class Archive:
     """
 
     def __init__(
-        self, name: str, folder: Path | Remote, labels: LabelStore, source: ImageSource | None = None
+        self,
+        name: str,
+        folder: Path | Remote,
+        labels: LabelStore,
+        source: ImageSource | None = None,
+        *,
+        mine: Callable[[str], Container[str]] = lambda _: (),
     ) -> None:
         self.name, self.parts = name, Parts.open(folder)
         self._labels = labels
         self.fingerprint, self._spec = self.parts.source()
+        self._mine = mine(self.fingerprint)
         self._opening, self._lock = threading.Lock(), threading.Lock()
         self._source, self._failure = source, ""
         self._seen: OrderedDict[str, tuple[int, float | None]] = OrderedDict()
@@ -174,7 +184,11 @@ class Archive:
 
     def id_of(self, own: str) -> str:
         """Return what an image is called in the session."""
-        return f"{self.name}{SEPARATOR}{own}"
+        return own if own in self._mine else f"{self.name}{SEPARATOR}{own}"
+
+    def has_name(self, image_id: str) -> bool:
+        """Whether an image of the session's name is of the archive, if it is at all."""
+        return image_id.startswith(f"{self.name}{SEPARATOR}") or image_id in self._mine
 
     def own_id(self, image_id: str) -> str:
         """Return what an image of the session's name is called in the archive."""
@@ -222,9 +236,8 @@ class Archive:
 
     def lines(self) -> dict[str, Label]:
         """Return what is said of its images, by their names in the session, the latest last."""
-        prefix = f"{self.name}{SEPARATOR}"
         said = {**self._labels.unlabelled(), **self._labels.current()}
-        return {i: line for i, line in said.items() if i.startswith(prefix)}
+        return {i: line for i, line in said.items() if self.has_name(i)}
 
     # Orders.
 

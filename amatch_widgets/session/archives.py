@@ -39,6 +39,8 @@ class Archives:
     labels : LabelStore
     is_taken : callable
         Takes a text; whether it occurs in an id of the session's own images.
+    mine : callable, optional
+        See `Archive`.
 
     Attributes
     ----------
@@ -51,8 +53,15 @@ class Archives:
     replaced as a whole; all may be called from any thread.
     """
 
-    def __init__(self, folder: Path, labels: LabelStore, is_taken: Callable[[str], bool]) -> None:
-        self._folder, self._labels, self._is_taken = folder, labels, is_taken
+    def __init__(
+        self,
+        folder: Path,
+        labels: LabelStore,
+        is_taken: Callable[[str], bool],
+        *,
+        mine: Callable[[str], Container[str]] = lambda _: (),
+    ) -> None:
+        self._folder, self._labels, self._is_taken, self._mine = folder, labels, is_taken, mine
         self._lock = threading.Lock()
         self._known: dict[str, Archive] = {}
         self.notices: list[str] = []
@@ -164,7 +173,7 @@ class Archives:
             is_here = path.parent == self._folder.absolute() and self._is_free(path.name)
             name = path.name if is_here else self._new_name(source, fingerprint)
             name = name if found is None else found.name
-            archive = Archive(name, path, self._labels, source)
+            archive = Archive(name, path, self._labels, source, mine=self._mine)
             elsewhere = {**self._elsewhere, name: path.spec() if isinstance(path, Remote) else str(path)}
             if is_here and name == path.name:
                 del elsewhere[name]
@@ -195,7 +204,7 @@ class Archives:
         for name, folder in {**folders, **self._elsewhere}.items():
             try:
                 place = remote_from_spec(folder) if isinstance(folder, dict) else Path(folder)
-                self._known[name] = Archive(name, place, self._labels)
+                self._known[name] = Archive(name, place, self._labels, mine=self._mine)
             except AmatchError as error:
                 self.notices.append(_out_of_reach(name, folder, error))
 

@@ -32,6 +32,7 @@ from amatch_widgets.session.labelling import Labelling
 from amatch_widgets.session.learnable import Learnable
 from amatch_widgets.session.looking import Looking
 from amatch_widgets.session.manifest import Manifest
+from amatch_widgets.session.own import notice_of_part, own_ids_in, own_images
 from amatch_widgets.session.pictures import Pictures
 from amatch_widgets.session.reopen import reopen
 from amatch_widgets.session.scoreboard import Scoreboard
@@ -63,7 +64,8 @@ class Session(Labelling, Looking, Exporting, Importing):
     Parameters
     ----------
     source : ImageSource, path or ndarray
-        What `open_source` takes.
+        What `open_source` takes. Of more than a million images the session has a random sample as its
+        own, see `sample`.
     labels : path or mapping, optional
         A label table (CSV, see `import_labels`) or {id: "anomaly" | "normal"}. Images that have a
         label in this session already keep it.
@@ -75,6 +77,11 @@ class Session(Labelling, Looking, Exporting, Importing):
         How images are cropped, mixed, stretched and resized for the model.
     annotator : str
         Name written beside each label.
+    sample : int, >= 1, optional
+        How many images the session embeds, shows and learns from: drawn at random (see
+        `amatch_widgets.sample`), and those with a label in `labels` among them. By default all up to a
+        million; of more, 100,000. ``session.score(source)`` goes through all of them. A session that is
+        continued keeps those that it has.
 
     Raises
     ------
@@ -102,14 +109,17 @@ class Session(Labelling, Looking, Exporting, Importing):
         train: TrainConfig | None = None,
         image: Preprocess | None = None,
         annotator: str = "",
+        sample: int | None = None,
     ) -> None:
-        self.source: ImageSource = open_source(source)
-        folder = Path("runs", _slug(self.source.name)) if path is None else Path(path).expanduser()
+        images = open_source(source)
+        folder = Path("runs", _slug(images.name)) if path is None else Path(path).expanduser()
         self.path = folder.absolute()  # the working directory may change
         self.hub = EventHub()
         self.annotator = annotator
         self._workspace = Workspace(self.path)
         try:
+            found, seed = self._workspace.manifest(), (train or TrainConfig()).seed
+            self.source: ImageSource = own_images(images, found, n=sample, labels=labels, seed=seed)
             self._manifest = Manifest.of(self._workspace, self.source, train=train, image=image)
             self._set_up(labels)
         except BaseException:
@@ -124,7 +134,9 @@ class Session(Labelling, Looking, Exporting, Importing):
         own = OwnIds(self._index)
         self.labels = LabelStore(self._workspace.labels, test_share=config.test_share, own=own)
         self.own_labels = OwnLabels(self.labels, own)
-        self._notices = [self.labels.notice] if self.labels.notice else []
+        self._notices = notice_of_part(self.source)
+        if self.labels.notice:
+            self._notices.append(self.labels.notice)
         skipped: Mapping[str, str] = getattr(self.source, "skipped", {})
         if skipped:
             name, reason = next(iter(skipped.items()))
@@ -149,7 +161,10 @@ class Session(Labelling, Looking, Exporting, Importing):
             seed=config.seed,
         )
         self._archives = Archives(
-            self.path / "archives", self.labels, lambda text: bool(len(self._board.find(text)))
+            self.path / "archives",
+            self.labels,
+            lambda text: bool(len(self._board.find(text))),
+            mine=own_ids_in(self.source, self._index),
         )
         self._notices += self._archives.notices
         self.pictures = Pictures(self.source, self._index, lambda: self._manifest.image, self._archives.of)

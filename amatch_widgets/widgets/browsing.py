@@ -12,7 +12,6 @@ from traitlets import Dict, List, Unicode
 
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import Event, ScoringProgress, StateChanged
-from amatch_widgets.session.archive import SEPARATOR
 from amatch_widgets.session.archive_order import ORDERS
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.archive_shelf import ArchiveShelf
@@ -270,7 +269,8 @@ class Browsing(Pages):
             super()._go_to(image_ids, done, token)
             return
         self._show_labels()
-        ours = [i for i in image_ids if i.startswith(f"{shelf.place}{SEPARATOR}")]
+        archive = self.session.archive(shelf.place)
+        ours = [i for i in image_ids if archive.has_name(i)]
 
         def find() -> Page | None:
             number = shelf.find(ours, self.per_page)
