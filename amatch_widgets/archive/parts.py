@@ -28,7 +28,7 @@ from amatch_widgets.archive.shelf import shelf_of
 from amatch_widgets.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -315,16 +315,31 @@ class Parts:
         self._write(f"{cycle.folder}/{_FIRST}", rows)
 
     def highest(self, cycle: Cycle, n: int) -> NDArray[np.int64]:
-        """Return the indices, rising, of the `n` highest scores in the parts of a cycle that are there."""
-        indices, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-        for file in self.files(cycle):
+        """Return the indices of the `n` highest scores of a cycle that are there, the highest first.
+
+        Of equal scores the smaller index comes first; the memory depends on `n` alone.
+        """
+        best, least = (np.empty(0, np.int64), np.empty(0, np.float32)), -np.inf
+        for indices, scores in self._scored(cycle):
+            can = scores >= least
+            best = np.concatenate([best[0], indices[can]]), np.concatenate([best[1], scores[can]])
+            if len(best[0]) > 2 * n:  # not each time: sorting is what takes long
+                best = _highest(*best, n)
+                least = best[1].min(initial=np.inf)
+        return _highest(*best, n)[0]
+
+    def _scored(self, cycle: Cycle) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Go through indices and scores, file by file."""
+        done = self.done(cycle)
+        files: list[tuple[str, bool]] = [(file, False) for file in self.paths(cycle, done)]
+        first = self.first(cycle) if len(done) < self.n_parts else None
+        for file, is_first in [*files, *([(first, True)] if first else [])]:
             table = pq.read_table(file, columns=["index", "score"], partitioning=None).drop_null()
-            indices = np.concatenate([indices, table["index"].to_numpy()])
-            scores = np.concatenate([scores, table["score"].to_numpy()])
-            if len(scores) > n:
-                kept = np.argpartition(-scores, n - 1)[:n] if n else np.empty(0, np.int64)
-                indices, scores = indices[kept], scores[kept]
-        return np.sort(indices)
+            indices, scores = table["index"].to_numpy(), table["score"].to_numpy()
+            if is_first:
+                is_open = ~np.isin(indices // self.part_rows, done)
+                indices, scores = indices[is_open], scores[is_open]
+            yield indices, scores
 
     # Files.
 
@@ -371,6 +386,14 @@ class Parts:
     def _damaged(self, name: str, why: object) -> WorkspaceError:
         what = self._shelf.where(name)
         return WorkspaceError(f"{what!r} is damaged: {why}. Move its folder away and score again.")
+
+
+def _highest(
+    indices: NDArray[np.int64], scores: NDArray[np.float32], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the `n` highest in order, of equal scores the smaller index first."""
+    kept = np.lexsort((indices, -scores))[:n]
+    return indices[kept], scores[kept]
 
 
 def _part(number: int) -> str:

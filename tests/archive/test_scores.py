@@ -152,13 +152,20 @@ def test_what_was_scored_first_counts_until_its_parts_are_there(parts, values):
 
 def test_the_highest_of_a_cycle_are_found_in_its_parts(parts, values):
     cycle = parts.cycles()[1]
-    found = parts.highest(cycle, 30)
-    assert len(found) == 30
-    assert found.tolist() == sorted(found.tolist())
-    lowest = np.sort(values[1][np.isfinite(values[1])])[-30]
-    assert (values[1][found] >= lowest).all()
-    assert len(parts.highest(cycle, 5000)) == N - 2
-    assert len(parts.highest(cycle, 0)) == 0
+    for n in (0, 1, 30, 200, 5000):
+        assert parts.highest(cycle, n).tolist() == order(values[1])[:n].tolist()
+
+
+def test_the_highest_are_also_among_those_that_are_scored_before_their_parts(tmp_path, values):
+    parts = Parts.create(tmp_path / "few", fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    cycle = parts.begin("k", "")
+    parts.write(cycle, 1, ids=IDS[128:256], scores=values[0][128:256], problems={})
+    early = np.array([5, 130, 600])
+    parts.write_first(cycle, early, [IDS[i] for i in early], np.array([0.5, 1, 0.9], np.float32))
+    then = values[0].copy()
+    then[:128] = then[256:] = np.nan
+    then[[5, 600]] = [0.5, 0.9]
+    assert parts.highest(cycle, 40).tolist() == order(then)[:40].tolist()
 
 
 def test_many_threads_ask_at_once(parts, values):
