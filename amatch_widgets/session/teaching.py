@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
-import json
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -62,7 +60,7 @@ class Teaching:
 
     Notes
     -----
-    Thread safety: ``_changed`` guards all that changes but ``_named``, which is replaced as a whole.
+    Thread safety: ``_changed`` guards all that changes.
     Images are read and embedded outside it, on this object's thread, or the worker's in `catch_up`. All
     else may be called from any thread.
     """
@@ -89,14 +87,13 @@ class Teaching:
         self._file = JsonLines(path)
         self._file.replay(self._replay)
         self._end = hub.subscribe(self._listen)
-        self._named: tuple[Space | None, str] = (None, "")
 
     def outside(self) -> tuple[int, Outside]:
         """Return a number that changes with the vectors, and all labelled images that have one."""
         from amatch_widgets.query.head import Outside  # noqa: PLC0415 (imports scikit-learn)
 
         space = self._space()
-        key = "" if space is None else self._key(space)
+        key = "" if space is None else space.digest
         lines = self._labelled()
         with self._changed:
             known = sorted(i for i in lines if (key, i) in self._vectors)
@@ -147,7 +144,7 @@ class Teaching:
         space = self._space()
         if space is None:
             raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
-        key = self._key(space)
+        key = space.digest
         with self._changed:
             found = {i: self._vectors[key, i] for i in image_ids if (key, i) in self._vectors}
         missing = [i for i in image_ids if i not in found]
@@ -181,7 +178,7 @@ class Teaching:
         space = self._space()
         if space is None:
             return None, []
-        key = self._key(space)
+        key = space.digest
         missing = [i for i in self._labelled() if (key, i) not in self._vectors and i not in self._unreadable]
         return space, missing
 
@@ -225,7 +222,7 @@ class Teaching:
                 continue
             images = np.stack(list(read.values()))
             vectors = run(lambda images=images: self._embed(space, images))  # type: ignore[misc]
-            self._keep(self._key(space), dict(zip(read, vectors, strict=True)))
+            self._keep(space.digest, dict(zip(read, vectors, strict=True)))
             self._tell()
 
     def _embed(self, space: Space, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
@@ -255,22 +252,7 @@ class Teaching:
                 for i, v in vectors.items()
             )
 
-    def _key(self, space: Space) -> str:
-        """Return what names the vectors of a network and a projection."""
-        named = self._named
-        if named[0] is not space:
-            named = self._named = space, _digest(space)
-        return named[1]
-
     def _replay(self, entry: dict[str, Any]) -> None:
         vector = np.frombuffer(base64.b64decode(entry["vector"], validate=True), "<f2").astype(np.float16)
         if vector.size and np.isfinite(vector).all():
             self._vectors[str(entry["key"]), str(entry["id"])] = vector
-
-
-def _digest(space: Space) -> str:
-    """Return what names the vectors of a network and a projection."""
-    digest = hashlib.blake2b(json.dumps(space.key, sort_keys=True).encode(), digest_size=8)
-    for name in sorted(space.projection):
-        digest.update(np.ascontiguousarray(space.projection[name]).tobytes())
-    return digest.hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +61,7 @@ class Ranking:
     key: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Space:
     """What the session's embeddings were made with, so that other images can be.
 
@@ -72,6 +75,14 @@ class Space:
 
     key: dict[str, Any]
     projection: Mapping[str, npt.NDArray[Any]]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What names the vectors of this network and projection: 16 hex digits."""
+        digest = hashlib.blake2b(json.dumps(self.key, sort_keys=True).encode(), digest_size=8)
+        for name in sorted(self.projection):
+            digest.update(np.ascontiguousarray(self.projection[name]).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
