@@ -80,12 +80,13 @@ class ArchiveBegun(Event):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingProgress(Event):
-    """`done` of `total` images are read and embedded."""
+    """`done` of `total` images are read and embedded: the session's own, or those of `archive`, its title."""
 
     done: int
     total: int
     images_per_s: float
     seconds_left: float
+    archive: str = ""
 
 
 @dataclass(frozen=True, slots=True)

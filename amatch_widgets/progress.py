@@ -91,7 +91,7 @@ class Progress:
             self._progress("scoring", "image", event, rate)
         elif isinstance(event, EmbeddingProgress):
             rate = f"{_rate(event.images_per_s)} images/s"
-            self._progress("embedding", "image", event, rate)
+            self._progress(f"embedding {printable(event.archive)}".rstrip(), "image", event, rate)
         elif isinstance(event, Message):
             text = printable(event.text)
             self._line(text if event.level == "info" else f"{event.level}: {text}")

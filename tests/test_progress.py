@@ -83,6 +83,9 @@ def test_embedding_counts_images(session, clock):
     event = EmbeddingProgress(done=512, total=20_000, images_per_s=800.0, seconds_left=24.0)
     text = lines_of(session, clock, io.StringIO(), event)
     assert text == "embedding: image 512 of 20000, 800 images/s, 24 s left\n"
+    event = EmbeddingProgress(512, 20_000, images_per_s=800.0, seconds_left=24.0, archive="survey")
+    text = lines_of(session, clock, io.StringIO(), event)
+    assert text == "embedding survey: image 512 of 20000, 800 images/s, 24 s left\n"
 
 
 def test_an_alarm_is_a_warning_with_its_advice(session, clock):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from amatch_widgets.archive.order import Row
 from amatch_widgets.archive.snapshot import PASSED, Snapshot, connect, passing
 from amatch_widgets.errors import ConfigError, NotTrainedError
 
@@ -29,6 +30,7 @@ _HISTOGRAM = (
     "{rows}WHERE score IS NOT NULL GROUP BY bin"
 )
 _OF = 'SELECT "index", score {rows}WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL'
+_ROWS = 'SELECT "index", id, score, problem {rows}WHERE "index" IN (SELECT unnest($wanted))'
 _NAMED = 'SELECT "index", id {rows}WHERE id IN (SELECT unnest($names))'
 _PROBLEMS = 'SELECT "index", id, problem {rows}WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n'
 _N_PROBLEMS = "SELECT count(*) {rows}WHERE problem IS NOT NULL"
@@ -133,6 +135,13 @@ class ArchiveScores:
             return {}
         found = found.fetchnumpy()
         return dict(zip(found["index"].tolist(), found["score"].tolist(), strict=True))
+
+    def rows(self, indices: Iterable[int]) -> dict[int, Row]:
+        """Return id, score and problem of some images by their positions; what is not there is left out."""
+        wanted = sorted({int(i) for i in indices})
+        found = self.now().ask(_ROWS, of=wanted, wanted=wanted)
+        rows = [] if found is None else found.fetchall()
+        return {index: Row(index, name, score, problem or "") for index, name, score, problem in rows}
 
     def positions(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the positions in the source of some images; what is not scored yet is left out."""

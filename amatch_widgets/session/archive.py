@@ -194,6 +194,10 @@ class Archive:
         """Return what an image of the session's name is called in the archive."""
         return image_id.removeprefix(f"{self.name}{SEPARATOR}")
 
+    def owns(self, image_id: str) -> bool:
+        """Whether an image is called as those of this archive are."""
+        return image_id.startswith(f"{self.name}{SEPARATOR}")
+
     def knows(self, image_id: str) -> bool:
         """Whether there is such an image; one that was never on a page is looked for in the files."""
         if self._remembered(image_id) or self._labels.history(image_id):
@@ -227,6 +231,22 @@ class Archive:
                 places = ArchiveScores(self.parts, cycle).positions(missing)
                 self.remember(Row(index, own, None) for own, index in places.items())
                 found |= {missing.pop(own): index for own, index in places.items()}
+        return found
+
+    def rows(self, indices: Iterable[int]) -> dict[int, Row]:
+        """Return images by their positions in the source, and remember them; never scored ones are left out.
+
+        One that the last cycle has not come to has no score.
+        """
+        missing, found = {int(i) for i in indices}, dict[int, Row]()
+        begun = [c for c in self.parts.cycles() if self.parts.done(c) or self.parts.first(c)]
+        for cycle in reversed(begun):
+            there = ArchiveScores(self.parts, cycle).rows(missing) if missing else {}
+            if cycle is not begun[-1]:
+                there = {i: Row(i, row.id, None) for i, row in there.items()}
+            found |= there
+            missing -= there.keys()
+        self.remember(found.values())
         return found
 
     def standing(self, image_id: str) -> float | None:

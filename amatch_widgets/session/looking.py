@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from amatch_widgets.errors import ConfigError, LabelError
+from amatch_widgets.errors import ConfigError
 from amatch_widgets.images.render import Rendering
 from amatch_widgets.labels import ANOMALY, CLASSES, NORMAL
 from amatch_widgets.query.discovery import PAGE, Discovery, discovery
-from amatch_widgets.query.neighbours import near
 from amatch_widgets.query.second_look import contradiction
-from amatch_widgets.query.strategies import Candidate
 from amatch_widgets.session.atlas import ImageMap, of_note
 from amatch_widgets.session.mixture import mixed_page
 from amatch_widgets.session.parts import Parts
 from amatch_widgets.session.selection import Filter, Show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import numpy.typing as npt
     import pandas as pd
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.metrics import Metrics
     from amatch_widgets.query.estimate import Remaining
     from amatch_widgets.query.layout import Method
+    from amatch_widgets.query.strategies import Candidate
     from amatch_widgets.session.explain import Explanation
 
 __all__ = ["Looking"]
@@ -226,91 +225,6 @@ class Looking(Parts):
     def n_audits_open(self) -> int:
         """How many images were drawn for an audit and have no label yet."""
         return self._audits.remaining(0)[1]
-
-    def similar(
-        self, image_ids: str | Sequence[str], k: int = 24, *, among: Iterable[str] | None = None
-    ) -> list[Candidate]:
-        """Return the session's own images most like one, or like several taken together; labelled ones too.
-
-        Parameters
-        ----------
-        image_ids : str or sequence of str
-            Also of archives: these are read and embedded for it, between two steps of a running job.
-        k : int, >= 0
-        among : iterable of str, optional
-            Ids of the images to choose from; by default all of the session's own.
-
-        Returns
-        -------
-        list of Candidate
-            By cosine similarity of the embeddings, the most similar first.
-
-        Raises
-        ------
-        LabelError
-            If an id is unknown, none is given, or `k` is negative.
-        NotTrainedError
-            If there are no embeddings yet, or none of these images.
-        ImageReadError
-            If an image of an archive cannot be read.
-        """
-        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
-        self._check_ids(wanted)
-        if not wanted or k < 0:
-            raise LabelError(
-                f"similar() of {len(wanted)} images with k={k}: name at least one image, and k of 0 or more."
-            )
-        among = None if among is None else list(among)
-        self._check_own_ids(among or ())
-        elsewhere = [i for i in wanted if i not in self._index]
-        found, cosines = self._tiers.similar(
-            np.array([self._index[i] for i in wanted if i in self._index], np.int64),
-            k,
-            others=self._teaching.vectors(elsewhere) if elsewhere else None,
-            among=None if among is None else np.array([self._index[i] for i in among], np.int64),
-        )
-        ids, scores = self.source.ids, self.scores
-        return [
-            Candidate(
-                ids[i], float(scores[i]) if np.isfinite(scores[i]) else None, f"similar: cosine {cosine:.2f}"
-            )
-            for i, cosine in zip(found, cosines, strict=True)
-        ]
-
-    def twins(self, image_ids: str | Sequence[str], *, least: float = 0.85) -> dict[str, list[str]]:
-        """Return the images that look all but the same as each of these: copies, shifted cutouts.
-
-        Parameters
-        ----------
-        image_ids : str or sequence of str
-        least : float, in (0, 1]
-            Cosine of the embeddings from which on two images are twins. At 0.85, copies moved by a 64th of
-            their width were found in 91 % of galaxies and all photographs, and none of 2,400 images
-            was taken for another (benchmarks/twins.py).
-
-        Returns
-        -------
-        dict of str to list of str
-            Only of images that have any; empty before there are embeddings.
-
-        Raises
-        ------
-        LabelError
-            If an id is unknown.
-        ConfigError
-            If `least` is out of its range.
-        """
-        wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
-        self._check_own_ids(wanted)
-        if not 0 < least <= 1:
-            raise ConfigError(f"twins(least={least!r}): allowed is a number above 0 and at most 1.")
-        embeddings = self._tiers.embeddings
-        if embeddings is None or not wanted:
-            return {}
-        vectors, is_done = embeddings
-        found = near(vectors, [self._index[i] for i in wanted], is_usable=is_done, least=least)
-        ids = self.source.ids
-        return {i: [ids[int(k)] for k in like] for i, like in zip(wanted, found, strict=True) if len(like)}
 
     def map(self, n: int = 5000, *, method: Method = "pca") -> ImageMap:
         """Lay images out in two dimensions, alike ones close together; takes a fraction of a second.

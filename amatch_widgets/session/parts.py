@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.config import TrainConfig
     from amatch_widgets.session.archives import Archives
     from amatch_widgets.session.audits import Audits
+    from amatch_widgets.session.comparing import Comparing
     from amatch_widgets.session.engine import Engine
     from amatch_widgets.session.explain import Explainer
     from amatch_widgets.session.learnable import Learnable
@@ -44,6 +45,7 @@ class Parts:
     _tiers: Tiers
     _archives: Archives
     _audits: Audits
+    _comparing: Comparing
     _explain: Explainer
     _tables: set[Path]
     _teaching: Teaching

@@ -17,10 +17,12 @@ from amatch_widgets.images.source import ImageSource, index_of, open_source
 from amatch_widgets.labels import LabelStore, OwnLabels
 from amatch_widgets.learn.config import TrainConfig
 from amatch_widgets.learn.feed import check_both_classes
+from amatch_widgets.score.embeddings import default_roots
 from amatch_widgets.score.store import ScoreStore
 from amatch_widgets.session.archive import OwnIds
 from amatch_widgets.session.archives import Archives
 from amatch_widgets.session.audits import Audits
+from amatch_widgets.session.comparing import N_HIGHEST, Comparing
 from amatch_widgets.session.elsewhere import LabelledElsewhere
 from amatch_widgets.session.embedder import ReadyEmbedder
 from amatch_widgets.session.engine import Engine
@@ -30,6 +32,7 @@ from amatch_widgets.session.history import History
 from amatch_widgets.session.importing import Importing
 from amatch_widgets.session.labelling import Labelling
 from amatch_widgets.session.learnable import Learnable
+from amatch_widgets.session.likeness import Likeness
 from amatch_widgets.session.looking import Looking
 from amatch_widgets.session.manifest import Manifest
 from amatch_widgets.session.own import notice_of_part, own_ids_in, own_images
@@ -55,7 +58,7 @@ __all__ = ["Filter", "Session", "Show"]
 _PATIENCE_S = 30.0  # for the instant tier to learn from the last labels, on a machine that is busy
 
 
-class Session(Labelling, Looking, Exporting, Importing):
+class Session(Labelling, Looking, Likeness, Exporting, Importing):
     """A hunt for rare images: label, train, score, look, and again.
 
     All calls return at once; training and scoring run on a background thread. Labels are on disk
@@ -200,15 +203,23 @@ class Session(Labelling, Looking, Exporting, Importing):
             highest=self._board.highest,
         )
         self._worker = Worker(self.hub)
+        embedder = ReadyEmbedder(lambda: self._manifest)
         self._teaching = Teaching(
             self.path / "vectors.jsonl",
             lines=self._archives.lines,
             pictures=self.pictures,
             space=lambda: self._tiers.space,
-            embedder=ReadyEmbedder(lambda: self._manifest),
+            embedder=embedder,
             run=self._worker.ask,
             changed=self._tiers.refit,
             hub=self.hub,
+        )
+        self._comparing = Comparing(
+            default_roots(self.path),
+            manifest=lambda: self._manifest,
+            space=lambda: self._tiers.space,
+            embedder=embedder,
+            vectors=self._vectors,
         )
         self._scoring = Scoring(
             self._archives,
@@ -333,18 +344,42 @@ class Session(Labelling, Looking, Exporting, Importing):
 
     # ---- work -------------------------------------------------------------------------------
 
-    def embed(self) -> None:
+    def embed(self, archive: str = "", *, n: int = N_HIGHEST) -> None:
         """Make the embeddings of all images, so that the instant tier ranks them; returns at once.
 
         Made once: other sessions on the same images use them too, and one that was stopped goes
         on where it was. No label is needed: without one, the images are ordered by novelty.
 
+        Of an archive the `n` images with the highest scores are embedded, the highest first, so that images
+        like others can be looked for among them: `similar`, `twins`. They are kept beside the others, 1 kB
+        each; those that are there already, also from an earlier cycle of scores, are not made again.
+
+        Parameters
+        ----------
+        archive : str, optional
+            Name or title of an archive, see `archives`; by default the session's own images are embedded.
+        n : int, >= 1
+            Of an archive; all of the session's own images are embedded.
+
         Raises
         ------
+        LabelError
+            If there is no such archive.
+        ConfigError
+            If `n` is less than 1.
+        NotTrainedError
+            If nothing of the archive is scored, or the session's own images have no embeddings.
         StateError
             If the session is busy or closed.
         """
-        self._worker.start("embed", self._engine.embed)
+        if not archive:
+            self._worker.start("embed", self._engine.embed)
+            return
+        found = self.archive(archive)
+        if n < 1:
+            raise ConfigError(f"embed({archive!r}, n={n!r}): allowed is a whole number, 1 or more.")
+        self._comparing.check(found)
+        self._worker.start("embed", lambda: self._comparing.job(found, n))
 
     def prepare(self, image: Preprocess) -> None:
         """Let the model see the images in another way, and embed them anew; returns at once.
@@ -377,7 +412,8 @@ class Session(Labelling, Looking, Exporting, Importing):
     def train(self, steps: int | None = None) -> None:
         """Embed what is not yet, train, then score all images and evaluate; returns at once.
 
-        A running `embed` goes over into the training, after the batch it is at.
+        A running `embed` goes over into the training, after the batch it is at; one of an archive ends,
+        and goes on when it is called again.
 
         A cycle that was broken off, because the session was closed, the kernel died or the job failed,
         goes on first, from its last checkpoint and with the labels there are now: with the labels

@@ -84,6 +84,13 @@ class Space:
             digest.update(np.ascontiguousarray(self.projection[name]).tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def dims(self) -> int:
+        """Numbers per vector."""
+        from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
+
+        return Projection.from_arrays(self.projection).dims
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -290,16 +297,8 @@ class Tiers:
         """Return the `k` images most like these and those of `others`, vectors; see `Session.similar`."""
         from amatch_widgets.query.neighbours import similar  # noqa: PLC0415 (used here alone)
 
-        store = self._store
-        if store is None:
-            raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
+        store = self._known_store(indices)
         is_done = store.is_done
-        lacking = indices[~is_done[indices]]
-        if len(lacking):
-            raise NotTrainedError(
-                f"{self._source.ids[lacking[0]]!r} has no embedding: it cannot be read, or session.embed() "
-                "has not come to it yet. Name another image, or embed first."
-            )
         if among is None:
             return similar(store.vectors, indices, k, is_usable=is_done, others=others)
         rows = np.union1d(indices, among[is_done[among]])  # a few: the others need not be read
@@ -308,6 +307,11 @@ class Tiers:
             store.vectors[rows], places, k, is_usable=np.ones(len(rows), bool), others=others
         )
         return rows[found], cosines
+
+    def vectors(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Return the vectors of some images, shape (N, D); NotTrainedError if one has none."""
+        store = self._known_store(indices)
+        return np.asarray(store.vectors[indices])
 
     def plane(
         self, always: npt.NDArray[np.int64], n: int, method: Method
@@ -363,6 +367,19 @@ class Tiers:
         self._ask(self._learnable()[1])  # those that no fit was made of any more
         if self._store is not None:
             self._store.close()
+
+    def _known_store(self, indices: npt.NDArray[np.int64]) -> EmbeddingStore:
+        """Return the store, in which these images have a vector."""
+        store = self._store
+        if store is None:
+            raise NotTrainedError("There are no embeddings yet. Make them first: session.embed().")
+        lacking = indices[~store.is_done[indices]]
+        if len(lacking):
+            raise NotTrainedError(
+                f"{self._source.ids[lacking[0]]!r} has no embedding: it cannot be read, or session.embed() "
+                "has not come to it yet. Name another image, or embed first."
+            )
+        return store
 
     def _use_embeddings(self, store: EmbeddingStore, has_up: bool, key: dict[str, Any]) -> None:  # noqa: FBT001
         from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)

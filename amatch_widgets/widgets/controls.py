@@ -94,7 +94,9 @@ class Controls(Part):
                         f"step {event.done:,} of {event.total:,} · {event.steps_per_s:.2g} steps/s",
                     )
                 elif isinstance(event, (ScoringProgress, EmbeddingProgress)):
-                    doing = f"Scoring{self._archive}" if isinstance(event, ScoringProgress) else "Embedding"
+                    doing = f"Scoring{self._archive}"
+                    if isinstance(event, EmbeddingProgress):
+                        doing = f"Embedding {event.archive}".rstrip()
                     rate = f" · {event.images_per_s:,.0f} images/s" if event.images_per_s else ""
                     self._show_progress(event, doing, f"{event.done:,} of {event.total:,}{rate}")
 

@@ -140,8 +140,8 @@ def test_ids_of_no_image_are_refused_and_nothing_is_kept(session, survey):
         with pytest.raises(LabelError, match="Unknown image id"):
             session.label({first: "anomaly", wrong: "normal"})
     assert session.labels.version == n
-    with pytest.raises(LabelError, match="is an image of an archive"):
-        session.twins(first)
+    with pytest.raises(LabelError, match="Unknown image id"):
+        session.twins([first, "other-archive::00"])
     with pytest.raises(LabelError, match="is an image of an archive"):
         session.similar("00", among=[first])
 

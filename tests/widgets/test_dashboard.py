@@ -110,6 +110,8 @@ def test_progress_and_state_are_shown(board, session):
     assert (board.controls.state_text, board.controls.progress_text) == ("Embedding", "0 of 4,000")
     board.controls.apply([EmbeddingProgress(done=1000, total=4000, images_per_s=500.0, seconds_left=6.0)])
     assert board.controls.progress_text == "1,000 of 4,000 · 500 images/s · 6 s left"
+    board.controls.apply([EmbeddingProgress(0, 4000, 0.0, float("inf"), "survey")])
+    assert board.controls.state_text == "Embedding survey"
     board.controls.apply([StateChanged("idle")])
     assert (board.controls.progress, board.controls.progress_text) == (-1.0, "")
 
