@@ -58,8 +58,8 @@ class Comparing:
 
     Notes
     -----
-    Thread safety: nothing changes after the construction. `job` belongs on the worker's thread, all else
-    may be called from any other.
+    Thread safety: ``_covered`` is changed by single assignments. `job` belongs on the worker's thread, all
+    else may be called from any other.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Comparing:
     ) -> None:
         self._roots, self._manifest, self._space = roots, manifest, space
         self._embedder, self._vectors = embedder, vectors
+        self._covered: dict[str, tuple[object, ...]] = {}  # what was looked through to its end, by archive
 
     def check(self, archive: Archive) -> None:
         """Refuse what cannot be embedded, before anything is done.
@@ -100,7 +101,9 @@ class Comparing:
         wanted = parts.highest(archive.scores.cycle, n)
         missing = wanted[file.read().rows(wanted) < 0]
         n_done, rate = len(wanted) - len(missing), Rate()
+        cover = self._standing(archive) if n >= min(N_HIGHEST, len(archive)) else ()
         if not len(missing):
+            self._covered[archive.name] = cover
             yield EmbeddingProgress(n_done, n_done, 0.0, 0.0, archive.title)
             return
         embedder, chunk = self._embedder(space.key), getattr(source, "chunk", 1)
@@ -123,6 +126,7 @@ class Comparing:
                 per_s = rate.add(n_more)
                 left = (len(wanted) - n_done) / per_s
                 yield EmbeddingProgress(n_done, len(wanted), per_s, left, archive.title)
+        self._covered[archive.name] = cover
         if reasons:
             index, reason = next(iter(reasons.items()))
             yield Message(
@@ -130,6 +134,10 @@ class Comparing:
                 f"{len(reasons):,} of {len(wanted):,} images of {archive.title!r} could not be read and have "
                 f"no embedding; the first, {source.ids[index]!r}: {reason}. Embed again to try them anew.",
             )
+
+    def may_embed(self, archive: Archive) -> bool:
+        """Whether there may be something to do for `job`; see `Session.may_embed`."""
+        return self._covered.get(archive.name) != self._standing(archive)
 
     def embedded(self, archive: Archive) -> Embedded:
         """Return which images of an archive have a vector now.
@@ -189,6 +197,11 @@ class Comparing:
             for (i, _), like in zip(wanted, found, strict=True)
             if len(like)
         }
+
+    def _standing(self, archive: Archive) -> tuple[object, ...]:
+        """Return what changes when other images are the highest, or are embedded otherwise."""
+        progress = archive.progress()
+        return self._known_space().digest, progress.cycle, progress.n_done, progress.has_first
 
     def _known_space(self) -> Space:
         space = self._space()

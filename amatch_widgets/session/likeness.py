@@ -107,6 +107,21 @@ class Likeness(Parts):
         """
         return len(self._comparing.embedded(self._archives.named(archive)))
 
+    def may_embed(self, archive: str) -> bool:
+        """Return whether `embed` of an archive may have something to do.
+
+        It has not, where it has come to its end and there are no other scores since. What was embedded
+        before this session was opened is not known here, and is found by `embed` in no time.
+
+        Raises
+        ------
+        LabelError
+            If there is no such archive.
+        NotTrainedError
+            If the session's own images have no embeddings.
+        """
+        return self._comparing.may_embed(self._archives.named(archive))
+
     def twins(self, image_ids: str | Sequence[str], *, least: float = 0.85) -> dict[str, list[str]]:
         """Return the images that look all but the same as each of these: copies, shifted cutouts.
 

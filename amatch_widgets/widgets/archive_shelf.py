@@ -42,7 +42,7 @@ class ArchiveShelf:
     """
 
     is_quick = False
-    can_similar = False
+    can_similar = True  # what is missing for it is said
     similar_to = title = ""
     blind: Blind | None = None  # there is no second look here
 
@@ -54,6 +54,16 @@ class ArchiveShelf:
         self._made: tuple[Order, Progress] | None = None
         self._now = Progress()  # when it was looked for last
         self._ahead: Sequence[str] = ()
+
+    @property
+    def among(self) -> str:
+        """Among which images these were looked for: it is a ranking."""
+        return ""
+
+    @property
+    def offer(self) -> str:
+        """What could be embedded besides: nothing is compared."""
+        return ""
 
     @property
     def note(self) -> str:
@@ -74,7 +84,6 @@ class ArchiveShelf:
 
     def take(self, number: int, per_page: int) -> Page:
         """Find the images of a page, and of the one after it."""
-        sort, show, only, _ = self._asked
         order, _ = self._order()
         n = len(order)
         n_pages = max(1, -(-n // per_page))
@@ -82,15 +91,8 @@ class ArchiveShelf:
         first = number * per_page
         rows = order.rows(first, 2 * per_page)
         self._archive.remember(rows)
-        what = "scored" if show == "all" else str(show)
-        what += "" if only.is_open else " and filtered"
         tiles = [
-            Tile(
-                self._archive.id_of(row.id),
-                row.score,
-                f"{self._archive.title}, {sort}: rank {place:,} of {n:,} {what}",
-                row.problem,
-            )
+            Tile(self._archive.id_of(row.id), row.score, self._reason(place, n), row.problem)
             for place, row in enumerate(rows[:per_page], start=first + 1)
         ]
         ahead = tuple(self._archive.id_of(row.id) for row in rows[per_page:])
@@ -141,14 +143,23 @@ class ArchiveShelf:
     def warm_up(self) -> None:
         """Prepare what is asked for next: nothing."""
 
+    def _reason(self, place: int, n: int) -> str:
+        """Say why the image at a place of `n`, counted from 1, is there."""
+        sort, show, only, _ = self._asked
+        what = "scored" if show == "all" else str(show)
+        what += "" if only.is_open else " and filtered"
+        return f"{self._archive.title}, {sort}: rank {place:,} of {n:,} {what}"
+
+    def _list(self) -> Order:
+        """List the images; something is scored."""
+        sort, show, only, seed = self._asked
+        return self._archive.order(sort, show=show, only=only, seed=seed)
+
     def _order(self) -> tuple[Order, Progress]:
         with self._lock:
             if self._made is None:
-                sort, show, only, seed = self._asked
                 progress = self._archive.progress()
-                order: Order = Chosen(())
-                if progress.cycle:
-                    order = self._archive.order(sort, show=show, only=only, seed=seed)
+                order: Order = self._list() if progress.cycle else Chosen(())
                 self._made = order, progress
                 self._now = progress
             return self._made

@@ -11,10 +11,11 @@ import numpy as np
 from traitlets import Dict, List, Unicode
 
 from amatch_widgets.errors import StateError
-from amatch_widgets.events import Event, ScoringProgress, StateChanged
+from amatch_widgets.events import EmbeddingProgress, Event, ScoringProgress, StateChanged
 from amatch_widgets.session.archive_order import ORDERS
 from amatch_widgets.session.selection import Filter
 from amatch_widgets.widgets.archive_shelf import ArchiveShelf
+from amatch_widgets.widgets.like_shelf import LikeShelf
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.pages import Pages
 from amatch_widgets.widgets.shelf import Shelf, chip
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Browsing", "score_text"]
 
 _T = TypeVar("_T")
+_OF_ARCHIVES = (ScoringProgress, EmbeddingProgress, StateChanged)
 _LOOK_AGAIN_S = 2.0  # to see whether more of an archive is scored: a folder has to be listed
 
 
@@ -112,6 +114,35 @@ class Browsing(Pages):
         else:
             self._own.rank(*asked, seed=self._seed)
         self._list(shelf, lambda: shelf.take(0, self.per_page), self._put)
+
+    def _query_again(self) -> None:
+        """Make the list that was asked for last anew."""
+        shelf = self._shelf
+        if isinstance(shelf, LikeShelf) and self._is_settled:
+            self._list_like(shelf.models)
+        else:
+            self._query()
+
+    def _list_like(self, image_ids: Sequence[str]) -> None:
+        """List the images like these of the archive that is on screen."""
+        shown = self._shelf
+        behind, first = shown, shown.number * self.per_page
+        if isinstance(shown, LikeShelf):
+            behind, first = shown.behind, shown.first
+        self.place = shown.place
+        archive = self.session.archives[self.place]
+        shelf = LikeShelf(self.session, archive, image_ids, behind=behind, first=first)
+        self._list(shelf, lambda: shelf.take(0, self.per_page), self._put)
+
+    def _go_behind(self) -> bool:
+        """Go back from similar images of an archive to the list before; whether there was one."""
+        shelf = self._shelf
+        if not isinstance(shelf, LikeShelf):
+            return False
+        behind, number = shelf.behind, shelf.first // self.per_page
+        self.place = behind.place
+        self._list(behind, lambda: behind.take(number, self.per_page), self._put)
+        return True
 
     def _list(self, shelf: ImageList, find: Callable[[], Page], put: Callable[[Page], None]) -> None:
         """Show a page of another list, once it is found."""
@@ -201,7 +232,7 @@ class Browsing(Pages):
     def _look_again(self, events: list[Event]) -> None:
         """Look whether more of an archive is scored, at most every few seconds while it is."""
         shelf, now = self._shelf, time.monotonic()
-        if shelf.is_quick or not any(isinstance(e, (ScoringProgress, StateChanged)) for e in events):
+        if shelf.is_quick or not any(isinstance(e, _OF_ARCHIVES) for e in events):
             return
         if now - self._looked > _LOOK_AGAIN_S or any(isinstance(e, StateChanged) for e in events):
             self._looked = now
@@ -212,7 +243,7 @@ class Browsing(Pages):
         shelf.look()
         with self.desk.lock:
             if shelf is self._shelf and shelf.news() and not self.page["tiles"] and not self.busy:
-                self._query()  # no tile can move where there is none
+                self._query_again()  # no tile can move where there is none
             self._show_standing()
 
     def _show_page(self, number: int | None = None) -> None:
@@ -257,11 +288,6 @@ class Browsing(Pages):
         if self._shelf is shelf:
             self._put(page)
             self._point_at(position)
-
-    def _look_for_twins(self) -> None:
-        self._alike = {}
-        if not self._shelf.place:  # the embeddings are of the session's own images
-            super()._look_for_twins()
 
     def _go_to(self, image_ids: Sequence[str], done: str, token: str = "") -> None:
         shelf, on_page = self._shelf, self._find(image_ids) if image_ids else None

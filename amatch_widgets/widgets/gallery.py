@@ -67,6 +67,8 @@ class Gallery(Browsing):
     ranking_note = Unicode("").tag(sync=True)
     similar_to = Unicode("").tag(sync=True)
     title = Unicode("").tag(sync=True)  # of a list of chosen images
+    among = Unicode("").tag(sync=True)  # which images of an archive similar ones were looked for
+    offer = Unicode("").tag(sync=True)  # what of it could be embedded besides
     can_similar = Bool(False).tag(sync=True)
     # The tile that is seen closely, {serial, index}, and the browser's view that asked for it; {} when none.
     looking = Dict().tag(sync=True)
@@ -95,10 +97,13 @@ class Gallery(Browsing):
         """Make the list anew, from the present scores and labels, and show its first page."""
         with self.desk.lock:
             self._seed += 1
-            self._query()
+            self._query_again()
 
     def show_similar(self, image_ids: str | Sequence[str]) -> None:
         """List the images most like one, or like several together; `show_ranking` leads back.
+
+        While an archive is looked at, those of the archive are listed, as far as they are embedded; else the
+        session's own.
 
         Raises
         ------
@@ -107,6 +112,9 @@ class Gallery(Browsing):
         """
         wanted = [image_ids] if isinstance(image_ids, str) else list(image_ids)
         with self.desk.lock:
+            if self._shelf.place:
+                self._list_like(wanted)
+                return
             self._go_home()
             self._own.list_similar(wanted, self.per_page)
             self._show_page()
@@ -147,7 +155,7 @@ class Gallery(Browsing):
     def show_ranking(self) -> None:
         """Go back from similar or chosen images to the list, at the page that was left."""
         with self.desk.lock:
-            if self._shelf.uncover(self.per_page):
+            if not self._go_behind() and self._shelf.uncover(self.per_page):
                 self._show_page()
 
     def turn(self, number: int) -> None:
@@ -343,6 +351,12 @@ class Gallery(Browsing):
         """List images like those of some tiles."""
         self.show_similar(list(self._images_of(data)))
 
+    @handler("Embedding the archive's images")
+    def vue_do_embed(self, _data: dict[str, Any]) -> None:
+        """Embed the highest of the archive, so that they can be compared; begun in the background."""
+        place = self._shelf.place
+        self._background.do("embed", lambda: self._embed(place))
+
     @handler("Going back to the ranking")
     def vue_do_back(self, _data: dict[str, Any]) -> None:
         """Leave the similar images."""
@@ -355,6 +369,13 @@ class Gallery(Browsing):
         self.looking = {key: data.get(key) for key in ("serial", "index", "view", "turn")}
         self._look_at(image_id)
 
+    def _embed(self, place: str) -> None:
+        """Begin to embed; it looks at files first."""
+        try:
+            self.session.embed(place)
+        except Exception as error:  # noqa: BLE001 (one of the three borders)
+            self.desk.report(error, "Embedding the archive's images")
+
     # How a page is made; the lock is held.
 
     def _show_standing(self) -> None:
@@ -362,6 +383,7 @@ class Gallery(Browsing):
         session, shelf = self.session, self._shelf
         self.ranking_note, self.can_similar = shelf.note, shelf.can_similar
         self.stale, self.similar_to, self.title = shelf.news(), shelf.similar_to, shelf.title
+        self.among, self.offer = shelf.among, shelf.offer
         is_random = shelf.is_random(self.per_page)
         self.note = "" if not is_random else _RANDOM if session.ranked_by is None else _WAS_RANDOM
         if shelf.blind is not None:

@@ -172,8 +172,7 @@ class Labelling(Part):
         """Remember which images were labelled before it was known what looks the same."""
         for image_id in image_ids:
             self._awaited.pop(image_id, None)  # what is said now holds
-            is_own = len(self.session.places([image_id])) > 0  # of an archive's images no twins are known
-            if self.with_twins and is_own and image_id not in self._alike:
+            if self.with_twins and image_id not in self._alike:
                 lines = reversed(self.session.labels.history())
                 action = next(line.action for line in lines if line.image_id == image_id)
                 self._awaited[image_id] = action, label

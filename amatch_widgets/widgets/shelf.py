@@ -59,7 +59,7 @@ class Shelf:
         What must not be seen while labels are judged again, in this list and in those that it leads to.
     """
 
-    place = ""
+    place = among = offer = ""
     is_quick = True
 
     def __init__(self, session: Session) -> None:

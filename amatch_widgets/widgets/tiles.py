@@ -62,6 +62,9 @@ class ImageList(Protocol):
         The page on screen, counted from 0.
     similar_to, title : str
         What it is a list of, in place of a ranking; else "".
+    among, offer : str
+        Of similar images of an archive, among which images they were looked for, and what could be embedded
+        besides; else "".
     blind : Blind or None
         What must not be seen while labels are judged again.
     """
@@ -71,6 +74,15 @@ class ImageList(Protocol):
     number: int
     similar_to: str
     title: str
+
+    @property
+    def among(self) -> str:
+        """Among which images these were looked for."""
+
+    @property
+    def offer(self) -> str:
+        """What could be embedded besides."""
+
     blind: Blind | None
 
     @property

@@ -9,6 +9,7 @@ from amatch_widgets.query.head import InstantFit
 from amatch_widgets.session import Session
 from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.view import Desk
+from tests.widgets.board import Board
 
 
 @pytest.fixture
@@ -79,6 +80,13 @@ class Survey:
 @pytest.fixture
 def survey(session):
     return Survey(session)
+
+
+@pytest.fixture
+def board(session, survey):
+    board = Board(session)
+    yield board
+    board.gallery.close()
 
 
 @pytest.fixture

@@ -11,67 +11,8 @@ from amatch_widgets.events import ScoringProgress, StateChanged
 from amatch_widgets.session import Filter
 from amatch_widgets.widgets.archive_shelf import ArchiveShelf
 from amatch_widgets.widgets.dashboard import Dashboard
-from amatch_widgets.widgets.gallery import Gallery
 from amatch_widgets.widgets.past import Past
-from amatch_widgets.widgets.view import Desk
-
-WAIT_S = 30
-
-
-class Board:
-    """A gallery without a browser, and a way to wait until it shows something."""
-
-    def __init__(self, session):
-        self.messages, self.sent = [], []
-        self.changed = threading.Condition()
-        self.desk = Desk()
-        self.desk.on_message(lambda level, text: self.messages.append((level, text)))
-        self.gallery = Gallery(session, self.desk)
-        self.gallery.send = self.send
-        self.gallery.observe(lambda _: self.notify())
-
-    def notify(self):
-        with self.changed:
-            self.changed.notify_all()
-
-    def send(self, content, buffers=None):
-        self.sent.append(content)
-        self.notify()
-
-    def until(self, holds):
-        with self.changed:
-            assert self.changed.wait_for(holds, WAIT_S)
-
-    def settle(self):
-        """Wait until all that was asked for is shown."""
-        self.until(lambda: not self.gallery.busy)
-        with self.desk.lock:  # which is held until the page is there too
-            return self.gallery.page
-
-    def browse(self, *args):
-        self.gallery.browse(*args)
-        return self.settle()
-
-    def choose(self, **wish):
-        self.gallery.choose(**wish)
-        return self.settle()
-
-    def pointed(self):
-        return [m["args"][:2] for m in self.sent if m["method"] == "look_at"][-1]
-
-    def press(self, index, label):
-        page = self.gallery.page
-        self.gallery.vue_do_label(
-            {"serial": page["serial"], "indices": [index], "label": label, "token": "t"}
-        )
-        return [m for m in self.sent if m["method"] == "settled"][-1]["args"][1]
-
-
-@pytest.fixture
-def board(session, survey):
-    board = Board(session)
-    yield board
-    board.gallery.close()
+from tests.widgets.board import WAIT_S, Board
 
 
 @pytest.fixture
@@ -105,7 +46,6 @@ def test_an_archive_is_paged_through_in_order(board, survey):
     assert [tile["id"] for tile in page["tiles"]] == ids[:48]
     assert (page["total"], page["n_pages"]) == (198, 5)
     assert "200 of 300 images are scored" in board.gallery.ranking_note
-    assert not board.gallery.can_similar
     board.gallery.turn(3)
     assert [tile["id"] for tile in board.settle()["tiles"]] == ids[144:192]
     assert [t["id"] for t in board.choose(sort="lowest")["tiles"]] == ids[::-1][:48]
