@@ -68,11 +68,10 @@ class LikeShelf(ArchiveShelf):
         """Say how many images these were looked for among."""
         n, archive = self._n_listed, self._archive
         if not n:
-            return f"No image of {archive.title} is embedded yet, so none can be compared"
-        which = "all" if n >= len(archive) else f"{n:,} of {len(archive):,}"
-        return f"among {which} images of {archive.title}" + (
-            "" if n >= len(archive) else ", embedded for their high scores"
-        )
+            return f"No image of {archive.title} is embedded yet"
+        if n >= len(archive):
+            return f"among all images of {archive.title}"
+        return f"among {n:,} of {len(archive):,} images, embedded for their scores"
 
     @property
     def offer(self) -> str:

@@ -81,10 +81,29 @@ def test_an_archive_is_looked_through_and_labelled_while_it_is_scored(notebook, 
     assert titles(page)[:2] == [first, second]
     page.keyboard.press("r")
     page.wait_for_function(TOTAL, arg="298")
+    more_like_it(page)
 
     page.select_option(".amw-show", "labelled")
     page.wait_for_function(TOTAL, arg="2")
     reopened(nb, first, second)
+
+
+def more_like_it(page):
+    """Nothing of the archive is embedded; then all of it is, at a click, and like images are listed."""
+    model = titles(page)[0]
+    page.keyboard.press("Home")
+    page.keyboard.press("m")
+    page.wait_for_selector('.amw-among:text("is embedded yet")')
+    assert titles(page) == [model]
+    page.click(".amw-offer")
+    page.wait_for_selector('.amw-stale:text("more embedded")')
+    page.wait_for_selector(".amw-offer", state="detached")
+    page.keyboard.press("r")
+    page.wait_for_function(TOTAL, arg="192")
+    assert titles(page)[0] == model
+    assert page.inner_text(".amw-among") == "among all images of sky-5"
+    page.keyboard.press("Escape")
+    page.wait_for_function(TOTAL, arg="298")
 
 
 def reopened(nb, first, second):
