@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amatch_widgets.archive.parts import Cycle, Parts
-    from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.images.stream import ModelInput
 
     Scored = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -40,7 +40,7 @@ def spans_first(source: ImageSource, parts: Parts, cycle: Cycle) -> list[NDArray
 
 def score_few(
     source: ImageSource,
-    image: Preprocess,
+    image: ModelInput,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     wanted: Iterable[NDArray[np.int64]],
     *,
@@ -78,7 +78,7 @@ def keep_first(source: ImageSource, parts: Parts, cycle: Cycle, scored: Iterable
 
 def score_first(
     source: ImageSource,
-    image: Preprocess,
+    image: ModelInput,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     parts: Parts,
     cycle: Cycle,

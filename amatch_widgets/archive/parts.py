@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,12 +62,15 @@ class Cycle:
         Which model, in plain words.
     precision : str
         What it computes in, chosen once for all that score the cycle; "auto" leaves it to each of them.
+    details : dict of str to JSON values
+        How images are prepared for it, and which file it came from, where it was trained elsewhere.
     """
 
     number: int
     key: str
     note: str
     precision: str = "auto"
+    details: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def folder(self) -> str:
@@ -195,10 +198,14 @@ class Parts:
             try:
                 precision = str(record.get("precision", "auto"))
                 cycle = Cycle(
-                    number=number, key=str(record["key"]), note=str(record["note"]), precision=precision
+                    number=number,
+                    key=str(record["key"]),
+                    note=str(record["note"]),
+                    precision=precision,
+                    details=dict(record.get("details") or {}),
                 )
                 found.append(cycle)
-            except (KeyError, TypeError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise self._damaged(name, error) from error
         return found
 
@@ -207,7 +214,9 @@ class Parts:
         cycles = self.cycles()
         return cycles[-1] if cycles and cycles[-1].key == key else None
 
-    def begin(self, key: str, note: str, precision: str = "auto") -> Cycle:
+    def begin(
+        self, key: str, note: str, precision: str = "auto", details: Mapping[str, Any] | None = None
+    ) -> Cycle:
         """Return the last cycle if it is of this model, with its own precision, or begin another.
 
         Raises
@@ -219,7 +228,7 @@ class Parts:
             return begun
         cycles = self.cycles()
         number = cycles[-1].number + 1 if cycles else 1
-        cycle = Cycle(number=number, key=key, note=note, precision=precision)
+        cycle = Cycle(number=number, key=key, note=note, precision=precision, details=dict(details or {}))
         self._write(f"{cycle.folder}/{_MODEL}", json.dumps(asdict(cycle)).encode())
         return cycle
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from amatch_widgets.images.pair import Pair
 from amatch_widgets.query.head import logit_of, score_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from amatch_widgets.images.preprocess import Preprocess
+    from amatch_widgets.images.stream import ModelInput
     from amatch_widgets.learn.backbone import Classifier
     from amatch_widgets.learn.inference import Precision
 
@@ -82,12 +83,15 @@ class Model:
     channels : int
     shape : dict or None
         What `VectorShape` takes; None where the head is the network's own.
+    is_normalised : bool
+        Whether it sees images less the mean of its pretraining, and not as they are in [0, 1].
     """
 
     tensors: bytes
     backbone: str
     channels: int
     shape: dict[str, int] | None
+    is_normalised: bool = True
 
     @classmethod
     def of(cls, model: Classifier, backbone: str) -> Model:
@@ -98,7 +102,8 @@ class Model:
 
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         shape = asdict(model.shape) if isinstance(model, VectorClassifier) else None
-        return cls(save(tensors), backbone, int(model.mean.shape[1]), shape)
+        is_normalised = bool(model.mean.any() or (model.std != 1).any())
+        return cls(save(tensors), backbone, int(model.mean.shape[1]), shape, is_normalised)
 
     def logits(self, device: str, precision: Precision) -> Score:
         """Return what gives the logit of *anomaly* of images, each the same whatever is beside it."""
@@ -132,6 +137,9 @@ class Model:
         from amatch_widgets.learn.trainer import choose_device  # noqa: PLC0415 (imports torch)
 
         base = build_classifier(self.backbone, channels=self.channels, weights="random")
+        if not self.is_normalised:
+            base.mean.zero_()
+            base.std.fill_(1)
         if self.shape is None:
             base.load_state_dict(load(self.tensors))
             return Inference(base.to(choose_device(device)), precision=precision), None, 0.0
@@ -152,8 +160,8 @@ class Ranker:
     Attributes
     ----------
     ranked_by : {"instant", "deep", "both"}
-    image : Preprocess
-        What is done to each image first.
+    image : ModelInput
+        What is done to each image first; in "both" a `Pair`, where the models see it otherwise.
     note : str
         What ranks, in plain words.
     instant, deep : Model or None
@@ -165,16 +173,19 @@ class Ranker:
     precision : {"auto", "float32", "bfloat16"}
         Of the networks. Where several processes score, or one after the other, "auto" would let each
         choose by its own clock: see `choose_precision`.
+    imported : str
+        File and SHA-256 of `deep`, where it was trained elsewhere.
     """
 
     ranked_by: Literal["instant", "deep", "both"]
-    image: Preprocess
+    image: ModelInput
     note: str
     instant: Model | None = None
     deep: Model | None = None
     weight: float = 0.0
     ladders: tuple[Ladder, ...] = ()
     precision: Precision = "auto"
+    imported: str = ""
 
     @classmethod
     def blended(
@@ -193,7 +204,7 @@ class Ranker:
         weight : float, > 0
             Of `deep`, beside 1.
         options
-            `image` and `note`.
+            `image`, `note` and `imported`.
         """
         both = np.isfinite(instant[1]) & np.isfinite(deep[1])
         ours, theirs = logit_of(instant[1][both]), _logistic_logit(deep[1][both])
@@ -214,6 +225,8 @@ class Ranker:
         digest.update(json.dumps([self.ranked_by, self.image.to_dict(), self.weight]).encode())
         for model in (self.instant, self.deep):
             digest.update(b"-" if model is None else model.tensors + json.dumps(model.shape).encode())
+            if model is not None and not model.is_normalised:
+                digest.update(b"as they are")
         for ladder in self.ladders:
             digest.update(ladder.x.tobytes() + ladder.y.tobytes())
         return digest.hexdigest()
@@ -232,10 +245,11 @@ class Ranker:
         """
         model = self.instant if self.ranked_by == "instant" else self.deep
         assert model is not None  # it ranks
-        return model.precision_on(device, self.image.size)
+        image = self.image.second if isinstance(self.image, Pair) else self.image
+        return model.precision_on(device, image.shape[0])
 
     def ready(self, device: str = "auto") -> Score:
-        """Return what scores images: uint8 (N, S, S, C), prepared as by `image`, to float32 (N,) in [0, 1].
+        """Return what scores images: uint8 (N, S, S, C), or what `image` makes, to float32 (N,) in [0, 1].
 
         Parameters
         ----------
@@ -247,9 +261,11 @@ class Ranker:
         deep = self.deep.logits(*how) if self.deep and self.ranked_by != "instant" else None
         if instant is not None and deep is not None:
             ours, theirs, back = self.ladders
+            split = self.image.split if isinstance(self.image, Pair) else lambda images: (images, images)
 
             def both(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-                total = ours(instant(images)) + self.weight * theirs(deep(images))
+                for_instant, for_deep = split(images)
+                total = ours(instant(for_instant)) + self.weight * theirs(deep(for_deep))
                 return score_of(back(total)).astype(np.float32)
 
             return both

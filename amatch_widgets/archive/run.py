@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from amatch_widgets.archive.parts import Cycle, Parts
-    from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
-    from amatch_widgets.images.stream import Batch
+    from amatch_widgets.images.stream import Batch, ModelInput
 
 __all__ = [
     "Held",
@@ -145,7 +144,7 @@ class Held:
 
 def score_part(
     source: ImageSource,
-    image: Preprocess,
+    image: ModelInput,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     bounds: tuple[int, int],
     *,
@@ -158,7 +157,7 @@ def score_part(
     Parameters
     ----------
     source : ImageSource
-    image : Preprocess
+    image : ModelInput
     score : callable
         Of `Ranker.ready`.
     bounds : (int, int)
@@ -180,7 +179,7 @@ def score_part(
 
 def score_missing(
     source: ImageSource,
-    image: Preprocess,
+    image: ModelInput,
     score: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     parts: Parts,
     cycle: Cycle,

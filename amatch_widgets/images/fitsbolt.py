@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -133,6 +134,26 @@ class FitsboltInput:
             n_percentiles=None if samples[0] is None else int(samples[0]),
             n_extremes=None if samples[1] is None else int(samples[1]),
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a result: height, width, channels."""
+        return self.size, self.size, self.channels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options, JSON-able."""
+        return {"by": "fitsbolt", **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> FitsboltInput:
+        """Build from what `to_dict` returned; TypeError if it is something else."""
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        given.pop("by", None)
+        return cls(**given)
+
+    def fits(self, channels: int) -> bool:
+        """Whether images of so many channels can be prepared."""
+        return channels in (self.channels, 1) or (channels, self.channels) == (_RGBA, _RGB)
 
     @property
     def summary(self) -> str:

@@ -95,6 +95,11 @@ class Preprocess(Stretch):
             )
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a result: height, width, channels."""
+        return self.size, self.size, self.channels
+
+    @property
     def min_side(self) -> int | None:
         """Hint for `ImageSource.read`: a file may be decoded smaller when no crop counts its pixels."""
         return self.size if self.crop is None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,21 +17,38 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from amatch_widgets.images.preprocess import Preprocess
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["Batch", "reading_threads", "spans", "stream"]
+__all__ = ["Batch", "ModelInput", "reading_threads", "spans", "stream"]
 
 _SPAN = 256  # images of a span where the source does not say how many lie together
 _FEWEST_THREADS, _MOST_THREADS = 2, 8
 _LOOK_S = 0.2  # how often a thread that waits looks whether it is still wanted
 
 
+class ModelInput(Protocol):
+    """What makes of an image what a model sees: a `Preprocess`, `FitsboltInput` or `Pair`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a result, uint8."""
+
+    @property
+    def min_side(self) -> int | None:
+        """Hint for `ImageSource.read`."""
+
+    def __call__(self, image: NDArray[Any], /) -> NDArray[np.uint8]:
+        """Prepare one image, shape (H, W, B); ValueError where it cannot be, in plain words."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options, JSON-able."""
+
+
 class Batch(NamedTuple):
     """Some images that could be read, and why others could not."""
 
     images: NDArray[np.uint8]
-    """Shape (n, size, size, channels)."""
+    """Shape (n, size, size, channels), or what a `ModelInput` makes."""
     indices: NDArray[np.int64]
     """Their indices, shape (n,)."""
     problems: dict[int, str]
@@ -78,7 +95,7 @@ def spans(indices: ArrayLike, chunk: int = 1) -> list[NDArray[np.int64]]:
 
 def stream(
     source: ImageSource,
-    preprocess: Preprocess,
+    preprocess: ModelInput,
     wanted: Iterable[NDArray[np.int64]],
     *,
     batch_size: int = 256,
@@ -93,7 +110,7 @@ def stream(
     Parameters
     ----------
     source : ImageSource
-    preprocess : Preprocess
+    preprocess : ModelInput
         What is done to each image.
     wanted : iterable of ndarray of int64
         Indices to be read together, each once: of `spans`. Taken one after the other, while the images
@@ -131,7 +148,7 @@ class _Stream:
     def __init__(
         self,
         source: ImageSource,
-        preprocess: Preprocess,
+        preprocess: ModelInput,
         wanted: Iterable[NDArray[np.int64]],
         batch_size: int,
     ) -> None:
@@ -174,7 +191,7 @@ class _Stream:
 
     def _batches(self) -> Iterator[Batch]:
         """Fill batches from one span after the other; what is left at the end is one, too."""
-        shape = (self._preprocess.size, self._preprocess.size, self._preprocess.channels)
+        shape = self._preprocess.shape
         images, indices = np.empty((self._batch_size, *shape), np.uint8), np.empty(self._batch_size, np.int64)
         problems: dict[int, str] = {}
         n = 0

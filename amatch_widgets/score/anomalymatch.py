@@ -10,6 +10,7 @@ saw uint8 divided by 255, and its second class is the anomaly.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ForeignModel", "read_model"]
+__all__ = ["ForeignModel", "classifier_of", "read_model"]
 
 _LITE = "efficientnet-lite0"  # where the file does not name its network: that of AnomalyMatch by default
 _NETWORKS = {f"efficientnet-lite{k}": f"tf_efficientnet_lite{k}" for k in range(5)}
@@ -46,13 +47,19 @@ class ForeignModel:
         On the CPU. Its class 1 is the anomaly.
     image : FitsboltInput
         What is done to images before it sees them.
+    backbone : str
+        What timm calls the network.
     origin : str
         Which file, for people, e.g. "'model_iteration_3.safetensors' (AnomalyMatch 2)".
+    sha256 : str
+        Of that file: 64 hex digits.
     """
 
     classifier: Classifier
     image: FitsboltInput
+    backbone: str
     origin: str
+    sha256: str
 
     def __repr__(self) -> str:
         return f"ForeignModel({self.origin}, {self.image.summary})"
@@ -83,6 +90,8 @@ def read_model(path: Path, *, size: int | None = None) -> ForeignModel:
             facts = {key: _plain(text) for key, text in (file.metadata() or {}).items()}
             names = [name for name in file.keys() if name.startswith(_PART)]  # noqa: SIM118 (not a dict)
             state = {name.removeprefix(_PART): file.get_tensor(name) for name in names}
+        with path.open("rb") as read:
+            sha256 = hashlib.file_digest(read, "sha256").hexdigest()
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"The model {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}. Wanted is "
@@ -96,7 +105,8 @@ def read_model(path: Path, *, size: int | None = None) -> ForeignModel:
         )
     try:
         image = _image(facts, size)
-        classifier = _classifier(facts.get("net") or _LITE, image.channels, state)
+        backbone = _backbone(facts.get("net") or _LITE)
+        classifier = classifier_of(backbone, image.channels, state)
     except (
         ConfigError,
         TypeError,
@@ -109,7 +119,7 @@ def read_model(path: Path, *, size: int | None = None) -> ForeignModel:
             f"The model in {path.name!r} cannot be used: {error}. Its scores can be: let AnomalyMatch score "
             "the images, and pass its predictions.db to session.import_scores()."
         ) from error
-    return ForeignModel(classifier, image, f"{path.name!r} (AnomalyMatch 2)")
+    return ForeignModel(classifier, image, backbone, f"{path.name!r} (AnomalyMatch 2)", sha256)
 
 
 def _image(facts: dict[str, Any], size: int | None) -> FitsboltInput:
@@ -125,16 +135,20 @@ def _image(facts: dict[str, Any], size: int | None) -> FitsboltInput:
     return FitsboltInput.of(config, method=str(found.pop()), channels=channels, size=size)
 
 
-def _classifier(net: str, channels: int, state: dict[str, Tensor]) -> Classifier:
-    name = _NETWORKS.get(net)
-    if name is None:
+def _backbone(net: str) -> str:
+    if net not in _NETWORKS:
         raise ConfigError(f"its network {net!r} is none of {', '.join(_NETWORKS)}")
-    network = timm.create_model(name, num_classes=N_CLASSES, in_chans=channels)
+    return _NETWORKS[net]
+
+
+def classifier_of(backbone: str, channels: int, state: dict[str, Tensor]) -> Classifier:
+    """Build the network of a model of AnomalyMatch; ConfigError where the tensors are not its own."""
+    network = timm.create_model(backbone, num_classes=N_CLASSES, in_chans=channels)
     own = network.state_dict()
     odd = sorted(state.keys() ^ own.keys()) or [k for k in own if own[k].shape != state[k].shape]
     if odd:
         raise ConfigError(
-            f"its tensors are not those of {net!r} with {channels} channels and two classes: {len(odd)} "
+            f"its tensors are not those of {backbone!r} with {channels} channels and two classes: {len(odd)} "
             f"differ, the first {odd[0]!r}"
         )
     network.load_state_dict(state)

@@ -237,6 +237,8 @@ class Exporting(Parts):
         board = self._board
         cycle, step, weight = board.deep_model or (0, None, None)
         checkpoint = None if step is None else self._workspace.checkpoint(cycle, step)
+        if board.origin:
+            checkpoint = self._imported.path_of(board.origin)
         return Provenance(
             software=software(),
             date=utc_now(),

@@ -69,7 +69,7 @@ class Importing(Parts):
         self._check_no_model()
         file = read_scores(Path(path).expanduser(), column=column)
         found, scores = place_scores(file, self._index, lowest_first=lowest_first, store=self.source.name)
-        self._worker.ask(lambda: self._take_scores(found.origin, scores))
+        self._worker.ask(lambda: self._take_scores(found.origin, scores, None))
         self._tables.add(Path(path).expanduser().resolve())
         return found
 
@@ -79,7 +79,8 @@ class Importing(Parts):
         The images are read as the file says that they were there: size, normalisation, channels. What they
         were before that is not written down: they must be of the same bands and units. The scores count as
         those of `import_scores`: they rank alone or take part in the ranking as the labels say, and the
-        first training takes their place. Stopped before its end, it changes nothing.
+        first training takes their place. Stopped before its end, it changes nothing. A copy of the model is
+        kept in the session folder: while it ranks, `score` gives archives its scores, too.
 
         Parameters
         ----------
@@ -102,11 +103,10 @@ class Importing(Parts):
 
         self._check_no_model()
         model = self._worker.ask(lambda: read_model(Path(path).expanduser(), size=size))
-        wanted, found = model.image.channels, self.source.channels
-        if found not in (wanted, 1) and (found, wanted) != (4, 3):
+        if not model.image.fits(self.source.channels):
             raise SourceError(
-                f"The images of {self.source.name!r} have {found} channels, and the model in "
-                f"{model.origin} has learnt from {wanted}. Open them with the same bands."
+                f"The images of {self.source.name!r} have {self.source.channels} channels, and the model in "
+                f"{model.origin} has learnt from {model.image.channels}. Open them with the same bands."
             )
         self._worker.start("score", lambda: self._score_by(model))
 
@@ -137,7 +137,7 @@ class Importing(Parts):
             raise WeightsError(
                 f"The model in {model.origin} gives no image a score: its weights are no numbers."
             )
-        self._take_scores(model.origin, scores)
+        self._take_scores(model.origin, scores, model)
         self._unreadable = dict(pool.problems)
         if pool.problems:
             yield Message(
@@ -158,9 +158,13 @@ class Importing(Parts):
                 "session."
             )
 
-    def _take_scores(self, origin: str, scores: npt.NDArray[np.float32]) -> None:
-        """Keep scores and rank by them; on the worker's thread."""
+    def _take_scores(self, origin: str, scores: npt.NDArray[np.float32], model: ForeignModel | None) -> None:
+        """Keep scores, and the model if it is here, and rank by them; on the worker's thread."""
         self._check_no_model()  # a training may have begun meanwhile
+        if model is None:
+            self._imported.drop()
+        else:
+            self._imported.keep(model)
         ids = self.source.ids
         writer = ScoreStore(self.path).writer(_CYCLE, n_images=len(scores), model=f"{IMPORTED}{origin}")
         there = np.flatnonzero(np.isfinite(scores))

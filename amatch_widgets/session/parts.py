@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from amatch_widgets.session.comparing import Comparing
     from amatch_widgets.session.engine import Engine
     from amatch_widgets.session.explain import Explainer
+    from amatch_widgets.session.imported import ImportedModel
     from amatch_widgets.session.learnable import Learnable
     from amatch_widgets.session.pictures import Pictures
     from amatch_widgets.session.scoreboard import Scoreboard
@@ -47,6 +48,7 @@ class Parts:
     _audits: Audits
     _comparing: Comparing
     _explain: Explainer
+    _imported: ImportedModel
     _tables: set[Path]
     _teaching: Teaching
     _notices: list[str]

@@ -10,8 +10,9 @@ from amatch_widgets.archive.devices import Together, devices_of
 from amatch_widgets.archive.first import score_first
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import part_rows_for, score_missing
-from amatch_widgets.errors import NotTrainedError
+from amatch_widgets.errors import NotTrainedError, SourceError
 from amatch_widgets.events import ArchiveBegun, Event, Message
+from amatch_widgets.images.pair import Pair
 from amatch_widgets.images.stream import reading_threads
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from amatch_widgets.learn.backbone import Classifier
     from amatch_widgets.learn.inference import Precision
     from amatch_widgets.learn.start import Start
+    from amatch_widgets.score.anomalymatch import ForeignModel
     from amatch_widgets.session.archives import Archives
+    from amatch_widgets.session.imported import ImportedModel
     from amatch_widgets.session.manifest import Manifest
     from amatch_widgets.session.scoreboard import Scoreboard
 
@@ -45,6 +48,8 @@ class Scoring:
         Returns the instant tier's ranking as the start of a training, or None.
     trained : callable
         Returns the trained model.
+    imported : ImportedModel
+        Stands for the trained model, where that was trained elsewhere.
     catch_up : callable
         Lets the instant tier have the vectors of all labelled images.
 
@@ -61,10 +66,12 @@ class Scoring:
         board: Scoreboard,
         begin: Callable[[], Start | None],
         trained: Callable[[], Classifier],
+        imported: ImportedModel,
         catch_up: Callable[[], None],
     ) -> None:
         self._archives, self._manifest, self._board = archives, manifest, board
         self._begin, self._trained, self._catch_up = begin, trained, catch_up
+        self._imported = imported
 
     def check(self, archive: ImageSource) -> None:
         """Refuse images that the model was not made for, before anything is done.
@@ -74,7 +81,7 @@ class Scoring:
         SourceError
             If they have other bands or another number of channels.
         NotTrainedError
-            If nothing ranks yet.
+            If nothing ranks yet, or only the scores of a model that ranks are here.
         """
         ranked_by = self._board.ranked_by
         if ranked_by in (None, "novelty"):
@@ -82,12 +89,14 @@ class Scoring:
                 "Nothing ranks yet that could score other images. Label an anomaly and make the embeddings "
                 "(session.embed()), or train: session.train()."
             )
-        if ranked_by in ("deep", "both") and self._board.origin:
-            raise NotTrainedError(
-                f"The {self._board.deep_name} takes part in the ranking, and only its scores are here. Train "
-                "first, session.train(), to score other images."
-            )
         self._manifest().image.check(archive)
+        if ranked_by in ("deep", "both") and self._board.origin:
+            wanted = self._imported.facts(self._board.origin).image
+            if not wanted.fits(archive.channels):
+                raise SourceError(
+                    f"The images of {archive.name!r} have {archive.channels} channels, and the "
+                    f"{self._board.deep_name} has learnt from {wanted.channels}. Open it with the same bands."
+                )
 
     def job(self, archive: ImageSource, path: Path | Remote, client: Any = None) -> Iterator[Event]:
         """Score the parts of an archive that are not there yet, by what ranks now."""
@@ -110,7 +119,8 @@ class Scoring:
                 precision = ranker.choose_precision(device)
             else:
                 precision = yield from choose_precision(client, ranker, len(archive), device=device)
-            cycle = parts.begin(ranker.key, ranker.note, precision)
+            details = {"image": ranker.image.to_dict(), "imported": ranker.imported}
+            cycle = parts.begin(ranker.key, ranker.note, precision, details)
         ranker = replace(ranker, precision=cast("Precision", cycle.precision))
         if parts.missing(cycle):
             if client is None:
@@ -141,9 +151,15 @@ class Scoring:
         from amatch_widgets.archive.ranker import Ranker  # noqa: PLC0415 (imports scikit-learn)
 
         board, image = self._board, self._manifest().image
-        ranked_by = board.ranked_by
+        ranked_by, origin = board.ranked_by, board.origin
+        foreign = self._imported.read(origin) if origin and ranked_by in ("deep", "both") else None
+        how: dict[str, Any] = {"image": image, "note": board.note}
+        if foreign is not None:
+            how["image"] = foreign.image if ranked_by == "deep" else Pair(image, foreign.image)
+            how["imported"] = f"{foreign.origin}, sha256 {foreign.sha256}"
+            how["note"] += f" Its file: SHA-256 {foreign.sha256[:16]}…, {foreign.image.summary}."
         if ranked_by == "deep":
-            return Ranker(ranked_by="deep", image=image, note=board.note, deep=self._deep())
+            return Ranker(ranked_by="deep", deep=self._deep(foreign), **how)
         start = self._begin() if ranked_by in ("instant", "both") else None
         if start is None:
             raise NotTrainedError("Nothing ranks any more that could score other images: label an anomaly.")
@@ -152,7 +168,7 @@ class Scoring:
         if ranked_by == "instant" or blended is None:
             return Ranker(ranked_by="instant", image=image, note=board.note, instant=instant)
         ours, theirs, weight = blended
-        return Ranker.blended((instant, ours), (self._deep(), theirs), weight, image=image, note=board.note)
+        return Ranker.blended((instant, ours), (self._deep(foreign), theirs), weight, **how)
 
     def _instant(self, start: Start) -> Model:
         from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
@@ -170,7 +186,9 @@ class Scoring:
         model.begin(start)
         return Model.of(model, config.backbone)
 
-    def _deep(self) -> Model:
+    def _deep(self, foreign: ForeignModel | None) -> Model:
         from amatch_widgets.archive.ranker import Model  # noqa: PLC0415 (imports scikit-learn)
 
+        if foreign is not None:
+            return Model.of(foreign.classifier, foreign.backbone)
         return Model.of(self._trained(), self._manifest().train.backbone)

@@ -29,6 +29,7 @@ from amatch_widgets.session.engine import Engine
 from amatch_widgets.session.explain import Explainer
 from amatch_widgets.session.exporting import Exporting
 from amatch_widgets.session.history import History
+from amatch_widgets.session.imported import ImportedModel
 from amatch_widgets.session.importing import Importing
 from amatch_widgets.session.labelling import Labelling
 from amatch_widgets.session.learnable import Learnable
@@ -221,12 +222,14 @@ class Session(Labelling, Looking, Likeness, Exporting, Importing):
             embedder=embedder,
             vectors=self._vectors,
         )
+        self._imported = ImportedModel(self.path / "imported.safetensors")
         self._scoring = Scoring(
             self._archives,
             manifest=lambda: self._manifest,
             board=self._board,
             begin=self._tiers.begin,
             trained=self._engine.trained,
+            imported=self._imported,
             catch_up=self._teaching.catch_up,
         )
         self._stopped = threading.Event()  # of the last training: by stop() and not by close()
@@ -473,7 +476,8 @@ class Session(Labelling, Looking, Likeness, Exporting, Importing):
         Raises
         ------
         NotTrainedError
-            If there is no model yet, or nothing ranks that could score other images.
+            If there is no model yet, or nothing ranks that could score other images: imported scores
+            cannot, where an imported model can.
         SourceError
             If the archive cannot be opened, or has other bands.
         WorkspaceError

@@ -94,7 +94,7 @@ def test_a_file_that_does_not_say_how_large_its_images_were_needs_size(path):
         ({"fitsbolt_cfg": config(method="ZSCALE", zscale=[1])}, "cannot be used"),
         ({"fitsbolt_cfg": config(crop_for_maximum_value=[])}, "cannot be used"),
         ({"net": "test-cnn"}, "its network 'test-cnn' is none of"),
-        ({"net": "efficientnet-lite1"}, "its tensors are not those of 'efficientnet-lite1'"),
+        ({"net": "efficientnet-lite1"}, "its tensors are not those of 'tf_efficientnet_lite1'"),
         ({"num_channels": 4}, "its tensors are not those of"),
         ({"num_channels": "many"}, "its number of channels is 'many'"),
     ],

@@ -11,7 +11,8 @@ from amatch_widgets.errors import StateError
 from amatch_widgets.events import ScoringProgress
 from tests.archive.helper import rows
 from tests.archive.processes import WAIT_S, Cluster
-from tests.session.helper import SKY
+from tests.score.anomalymatch import config, write_model
+from tests.session.helper import SKY, judged_better
 
 zarr = pytest.importorskip("zarr")
 
@@ -102,3 +103,27 @@ def test_a_worker_and_the_scheduler_are_killed_and_the_rows_are_those_of_this_ma
         found = rows(parts, cycle)
         assert [row["index"] for row in found] == list(range(N))
         assert found == rows(here, other)
+
+
+def test_an_imported_model_scores_on_a_cluster_beside_the_labels(cluster, session, tmp_path, monkeypatch):
+    judged_better(monkeypatch)
+    few = tmp_path / "few.npy"
+    np.save(few, np.random.default_rng(0).integers(0, 256, (250, 16, 16, 3), dtype=np.uint8))
+    write_model(tmp_path / "model.safetensors", fitsbolt_cfg=config(method="ASINH"))
+    session.import_model(tmp_path / "model.safetensors")
+    session.wait(WAIT_S)
+    label_one_more(session)
+    assert session.ranked_by == "both"
+    cluster.scheduler()
+    cluster.worker()
+    with cluster.client() as client:
+        score(session, few, tmp_path / "shared", client=client)
+    parts = Parts.open(tmp_path / "shared")
+    (cycle,) = parts.cycles()
+    monkeypatch.setattr(Ranker, "choose_precision", lambda *_: cycle.precision)
+    score(session, few, tmp_path / "local")
+    here = Parts.open(tmp_path / "local")
+    (same,) = here.cycles()
+    assert (cycle.key, cycle.details) == (same.key, same.details)
+    assert cycle.details["imported"].startswith("'model.safetensors' (AnomalyMatch 2), sha256 ")
+    assert rows(parts, cycle) == rows(here, same)
