@@ -115,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Make the embeddings of all images, by which the labels of a RUN rank them within a "
         "second, without any training. What is done already is kept; Ctrl-C keeps it too.",
     )
+    embed.add_argument(
+        "--archive",
+        metavar="NAME",
+        help="embed the highest-scored images of an archive of the RUN instead, to look for more like them",
+    )
+    embed.add_argument(
+        "--top", type=_count, default=100_000, metavar="N", help="of the archive (default 100000 images)"
+    )
     embed.set_defaults(command=_embed)
 
     train = commands.add_parser(
@@ -304,7 +312,9 @@ def _embed(arguments: argparse.Namespace) -> None:
     import amatch_widgets as am  # noqa: PLC0415
 
     session = am.Session.open(arguments.run, source=arguments.source)
-    _work(session, session.embed, as_json=arguments.json)
+    archive, n = arguments.archive, arguments.top
+    start = session.embed if archive is None else lambda: session.embed(archive, n=n)
+    _work(session, start, as_json=arguments.json)
 
 
 def _score(arguments: argparse.Namespace) -> None:

@@ -59,8 +59,8 @@ class QuietSession:
     def __exit__(self, *_):
         self.calls.append("close")
 
-    def embed(self):
-        self.calls.append("embed")
+    def embed(self, archive="", *, n=None):
+        self.calls.append(("embed", archive, n) if archive else "embed")
 
     def train(self, steps=None):
         self.calls.append(("train", steps))
@@ -190,6 +190,13 @@ def test_embed_makes_the_embeddings_and_says_what_ranks(session, capsys):
     assert session.made.calls == ["embed", "wait", "close"]
     result = json.loads(capsys.readouterr().out)
     assert (result["is_embedded"], result["ranked_by"]) == (True, "both")
+
+
+def test_embed_makes_those_of_the_best_of_an_archive(session):
+    assert main(["embed", "run", "--archive", "survey", "--top", "5_000"]) == 0
+    assert session.made.calls == [("embed", "survey", 5000), "wait", "close"]
+    assert main(["embed", "run", "--archive", "survey"]) == 0
+    assert session.made.calls[0] == ("embed", "survey", 100_000)
 
 
 def test_ctrl_c_while_embedding_says_so(session, capsys):

@@ -40,8 +40,8 @@ _LOST = 1_000  # images in a row that cannot be read: then it is the volume, and
 class Comparing:
     """Embed the highest-scored images of archives, and find those that look like others.
 
-    An archive of 10^8 images has 100 GB of vectors, and a day would be needed to make them: those of the
-    highest scores are made, in the space of the session's own embeddings.
+    The vectors of 10^8 images take 100 GB, and more than a week on two cores to make: those of the highest
+    scores are made, in the space of the session's own embeddings.
 
     Parameters
     ----------
