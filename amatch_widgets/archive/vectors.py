@@ -126,7 +126,8 @@ class VectorFile:
             If nowhere they can be kept, or they cannot be written any more.
         """
         folder, lock = self._lock(n_more)
-        with lock, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.callback(lock.release)
             try:
                 n = self._n_rows(folder)
                 # Vectors before indices: an index says that its vector is on the disk.

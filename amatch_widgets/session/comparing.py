@@ -15,13 +15,15 @@ from amatch_widgets.images.stream import reading_threads, spans, stream
 from amatch_widgets.query.neighbours import near, similar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from amatch_widgets.archive.order import Row
     from amatch_widgets.archive.vectors import Embedded
+    from amatch_widgets.images.source import ImageSource
+    from amatch_widgets.images.stream import Batch
     from amatch_widgets.session.archive import Archive
     from amatch_widgets.session.embedder import ReadyEmbedder
     from amatch_widgets.session.manifest import Manifest
@@ -94,9 +96,8 @@ class Comparing:
         """Embed those of the `n` highest images that have no vector yet; what was made is kept at any end."""
         from amatch_widgets.learn.projection import Projection  # noqa: PLC0415 (imports scikit-learn)
 
-        space, image = self._known_space(), self._manifest().image
-        source, parts = archive.source, archive.parts
-        image.check(source)
+        space, source, parts = self._known_space(), archive.source, archive.parts
+        self._manifest().image.check(source)
         file, projection = self._file(archive, space), Projection.from_arrays(space.projection)
         wanted = parts.highest(archive.scores.cycle, n)
         missing = wanted[file.read().rows(wanted) < 0]
@@ -106,12 +107,11 @@ class Comparing:
             self._covered[archive.name] = cover
             yield EmbeddingProgress(n_done, n_done, 0.0, 0.0, archive.title)
             return
-        embedder, chunk = self._embedder(space.key), getattr(source, "chunk", 1)
-        cut = (part for some in np.split(missing, _STEPS) for part in spans(some, chunk))
-        batch_size = self._manifest().train.score_batch
-        read = stream(source, image, cut, batch_size=batch_size, threads=reading_threads())
-        reasons, n_lost = dict[int, str](), 0
-        with file.adding(len(missing)) as add, contextlib.closing(read) as batches:
+        embedder, reasons, n_lost = self._embedder(space.key), dict[int, str](), 0
+        with contextlib.ExitStack() as stack:
+            add = stack.enter_context(file.adding(len(missing)))
+            missing = wanted[file.read().rows(wanted) < 0]  # another session may have added some just now
+            batches = stack.enter_context(contextlib.closing(self._read(source, missing)))
             for batch in batches:
                 if len(batch.indices):
                     add(batch.indices, projection.apply(embedder.raw(batch.images)))
@@ -134,6 +134,19 @@ class Comparing:
                 f"{len(reasons):,} of {len(wanted):,} images of {archive.title!r} could not be read and have "
                 f"no embedding; the first, {source.ids[index]!r}: {reason}. Embed again to try them anew.",
             )
+
+    def _read(self, source: ImageSource, indices: npt.NDArray[np.int64]) -> Generator[Batch]:
+        """Read and prepare images, the first of these first."""
+        chunk = getattr(source, "chunk", 1)
+        cut = (span for step in np.split(indices, _STEPS) for span in spans(step, chunk))
+        manifest = self._manifest()
+        return stream(
+            source,
+            manifest.image,
+            cut,
+            batch_size=manifest.train.score_batch,
+            threads=reading_threads(),
+        )
 
     def may_embed(self, archive: Archive) -> bool:
         """Whether there may be something to do for `job`; see `Session.may_embed`."""
