@@ -186,17 +186,13 @@ class Archive:
         """Return what an image is called in the session."""
         return own if own in self._mine else f"{self.name}{SEPARATOR}{own}"
 
-    def has_name(self, image_id: str) -> bool:
-        """Whether an image of the session's name is of the archive, if it is at all."""
-        return image_id.startswith(f"{self.name}{SEPARATOR}") or image_id in self._mine
-
     def own_id(self, image_id: str) -> str:
         """Return what an image of the session's name is called in the archive."""
         return image_id.removeprefix(f"{self.name}{SEPARATOR}")
 
     def owns(self, image_id: str) -> bool:
-        """Whether an image is called as those of this archive are."""
-        return image_id.startswith(f"{self.name}{SEPARATOR}")
+        """Whether an image of the session's name is one of the archive, if it is there at all."""
+        return image_id.startswith(f"{self.name}{SEPARATOR}") or image_id in self._mine
 
     def knows(self, image_id: str) -> bool:
         """Whether there is such an image; one that was never on a page is looked for in the files."""
@@ -257,7 +253,7 @@ class Archive:
     def lines(self) -> dict[str, Label]:
         """Return what is said of its images, by their names in the session, the latest last."""
         said = {**self._labels.unlabelled(), **self._labels.current()}
-        return {i: line for i, line in said.items() if self.has_name(i)}
+        return {i: line for i, line in said.items() if self.owns(i)}
 
     # Orders.
 

@@ -296,7 +296,7 @@ class Browsing(Pages):
             return
         self._show_labels()
         archive = self.session.archive(shelf.place)
-        ours = [i for i in image_ids if archive.has_name(i)]
+        ours = [i for i in image_ids if archive.owns(i)]
 
         def find() -> Page | None:
             number = shelf.find(ours, self.per_page)
