@@ -125,29 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     embed.set_defaults(command=_embed)
 
-    train = commands.add_parser(
-        "train",
-        parents=[common],
-        help="train on the labels, score all images, and evaluate",
-        description="Train on the labels, score all images, and evaluate; first make their embeddings where "
-        "there are none. A RUN that exists is continued. Ctrl-C stops after the step and keeps the model.",
-    )
-    train.add_argument("source", metavar="SOURCE", help="images: whatever can be opened")
-    train.add_argument("--labels", type=Path, metavar="CSV", help="label file with the columns id,label")
-    train.add_argument("--path", type=Path, required=True, metavar="RUN", help="session folder")
-    train.add_argument("--steps", type=_count, metavar="N", help="training steps of this cycle")
-    train.add_argument("--backbone", metavar="NAME", help="a timm model (only for a new RUN)")
-    train.add_argument(
-        "--size", type=_count, metavar="PX", help="side of the images the model sees (new RUN)"
-    )
-    train.add_argument(
-        "--sample",
-        type=_count,
-        metavar="N",
-        help="learn from so many images, drawn at random (new RUN)",
-    )
-    train.add_argument("--seed", type=int, help="seed of the training (only for a new RUN)")
-    train.set_defaults(command=_train)
+    _add_train(commands, [common])
 
     _add_score(commands, [common, existing])
 
@@ -239,6 +217,32 @@ def _count_or_zero(text: str) -> int:
         return _count(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0") from None
+
+
+def _add_train(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser(
+        "train",
+        parents=parents,
+        help="train on the labels, score all images, and evaluate",
+        description="Train on the labels, score all images, and evaluate; first make their embeddings where "
+        "there are none. A RUN that exists is continued. Ctrl-C stops after the step and keeps the model.",
+    )
+    train.add_argument("source", metavar="SOURCE", help="images: whatever can be opened")
+    train.add_argument("--labels", type=Path, metavar="CSV", help="label file with the columns id,label")
+    train.add_argument("--path", type=Path, required=True, metavar="RUN", help="session folder")
+    train.add_argument("--steps", type=_count, metavar="N", help="training steps of this cycle")
+    train.add_argument("--backbone", metavar="NAME", help="a timm model (only for a new RUN)")
+    train.add_argument(
+        "--size", type=_count, metavar="PX", help="side of the images the model sees (new RUN)"
+    )
+    train.add_argument(
+        "--sample",
+        type=_count,
+        metavar="N",
+        help="learn from so many images, drawn at random (new RUN)",
+    )
+    train.add_argument("--seed", type=int, help="seed of the training (only for a new RUN)")
+    train.set_defaults(command=_train)
 
 
 def _add_score(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
