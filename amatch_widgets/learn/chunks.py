@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["backward_in_chunks", "chunk_size", "compute_in_chunks", "rows_to_learn"]
 
-# tf_efficientnet_lite0, 96 images with gradient on 2 cores: 0.235 s in chunks of 32 against 0.324 s at
-# once at 64 px, 0.76 s against 1.79 s at 128 px, where big buffers cost page faults at each pass.
-# Sixteen at 192 px: 48 images took 0.94 s, 1.34 s in chunks of 12 and 1.30 s at once.
-_CHUNK_IMAGES, _CHUNK_PIXELS = 32, 16 * 192**2
+# tf_efficientnet_lite0 with two frozen stages, gradient of 96 images on 2 cores: at 64 px 0.28 s in chunks
+# of 32, 0.22 s of 48 and 0.19 s at once; at 128 px 0.75 s in chunks of 16, 0.68 s of 24 and 0.77 s of 32,
+# where big buffers cost page faults at each pass. At 192 px 12 and 16 at once take as long as each other.
+_CHUNK_PIXELS = 12 * 192**2
 
 
 def chunk_size(n_images: int, side: int, device: torch.device) -> int:
@@ -46,7 +46,7 @@ def chunk_size(n_images: int, side: int, device: torch.device) -> int:
     """
     if device.type != "cpu":
         return n_images
-    most = max(1, min(_CHUNK_IMAGES, _CHUNK_PIXELS // side**2, n_images))
+    most = max(1, min(_CHUNK_PIXELS // side**2, n_images))
     n_chunks = -(-n_images // most)
     return -(-n_images // n_chunks)
 

@@ -67,7 +67,7 @@ def test_weights_average_momentum_and_counts_come_back(path, trained, make_train
 def test_a_training_resumed_in_a_new_trainer_goes_on_to_the_bit(
     tmp_path, make_trainer, make_feed, options, monkeypatch
 ):
-    monkeypatch.setattr(chunks_module, "_CHUNK_IMAGES", 5)  # several to a step
+    monkeypatch.setattr(chunks_module, "_CHUNK_PIXELS", 5 * 32**2)  # several to a step
     whole = make_trainer(**options)
     list(whole.steps(2, make_feed(whole.config)))
     uninterrupted = list(whole.steps(6, make_feed(whole.config)))

@@ -149,7 +149,7 @@ def test_what_needs_no_gradient_is_computed_in_chunks_that_fit(error):
 
 @pytest.mark.parametrize(
     ("n", "side", "size"),
-    [(96, 64, 32), (96, 128, 32), (96, 192, 16), (96, 1024, 1), (12, 64, 12), (1, 64, 1), (100, 64, 25)],
+    [(96, 64, 96), (96, 128, 24), (96, 192, 12), (96, 1024, 1), (12, 64, 12), (1, 64, 1), (130, 64, 65)],
 )
 def test_chunks_on_a_cpu_are_even_and_bounded(n, side, size):
     assert chunk_size(n, side, CPU) == size
