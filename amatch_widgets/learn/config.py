@@ -64,8 +64,8 @@ class TrainConfig:
         Keep the statistics of BatchNorm as they were pretrained.
     frozen_stages : int, >= 0
         Groups of blocks, from the stem on, that stay as they were pretrained; they cost no gradient.
-        0 trains the whole network: a step takes 1.2 to 1.4 times as long, and the trained model ranked
-        better in five of the six runs that were compared (benchmarks/RESULTS.md).
+        0 trains the whole network: a step takes up to twice as long, and the trained model ranked
+        better in most of the runs that were compared (benchmarks/RESULTS.md).
     restart : bool
         Begin each cycle from the pretrained weights, with all labels there are by then, instead
         of going on from the last one.
@@ -123,7 +123,7 @@ class TrainConfig:
     learning_rate: float | None = None
     gradient_clip: float = 5.0
     freeze_norm: bool = True
-    frozen_stages: int = 3
+    frozen_stages: int = 2
     restart: bool = False
     momentum: float = 0.9
     weight_decay: float = 7.5e-4

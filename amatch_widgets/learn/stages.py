@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from amatch_widgets.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from .backbone import Classifier
 
-__all__ = ["block_groups", "freeze_stages"]
+__all__ = ["block_groups", "freeze_stages", "in_bfloat16"]
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
@@ -78,3 +82,32 @@ def freeze_stages(model: Classifier, n: int) -> list[nn.Module]:
     for parameter in network.parameters(recurse=False):  # such as the positions of a ViT
         parameter.requires_grad_(False)
     return frozen
+
+
+@contextlib.contextmanager
+def in_bfloat16(frozen: Sequence[nn.Module]) -> Iterator[None]:
+    """Let the frozen part of a network compute in bfloat16 on a CPU, and give float32 to what learns.
+
+    Parameters
+    ----------
+    frozen : sequence of nn.Module
+        As `freeze_stages` returns them. None of them has a gradient, so that only rounding changes.
+    """
+
+    def begin(*_: object) -> None:
+        torch.set_autocast_dtype("cpu", torch.bfloat16)
+        torch.set_autocast_enabled("cpu", True)
+
+    def end(_module: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
+        torch.set_autocast_enabled("cpu", False)
+        return maps.float()
+
+    handles = []
+    if frozen:
+        handles = [frozen[0].register_forward_pre_hook(begin), frozen[-1].register_forward_hook(end)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        torch.set_autocast_enabled("cpu", False)  # a pass may have broken off

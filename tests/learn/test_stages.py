@@ -8,7 +8,7 @@ from torch import nn
 
 from amatch_widgets.errors import ConfigError
 from amatch_widgets.learn.backbone import build_classifier
-from amatch_widgets.learn.stages import block_groups, freeze_stages
+from amatch_widgets.learn.stages import block_groups, freeze_stages, in_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,47 @@ def test_a_network_without_groups_can_only_be_trained_whole():
     with pytest.raises(ConfigError, match=r"has 0 groups of blocks \(none that are known\).* to 0\."):
         freeze_stages(model, 1)
     assert freeze_stages(model, 0) == []
+
+
+@pytest.mark.parametrize(("name", "n"), [("tf_efficientnet_lite0", 2), ("test_resnet", 2), ("test_vit", 3)])
+def test_what_is_frozen_may_compute_in_bfloat16_and_the_gradient_stays_but_for_rounding(name, n):
+    model = build_classifier(name, weights="random", seed=1)
+    frozen = freeze_stages(model, n)
+    model.eval()
+    x = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def gradient():
+        model.zero_grad()
+        model(x)[:, 1].sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    exact = gradient()
+    handles = [m.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype)) for m in frozen[:1]]
+    with in_bfloat16(frozen):
+        after = block_groups(model.network)[n][1]
+        handles.append(after.register_forward_pre_hook(lambda _m, i: seen.append(i[0].dtype)))
+        low = gradient()
+    for handle in handles:
+        handle.remove()
+    assert seen == [torch.bfloat16, torch.float32]
+    assert not torch.equal(low, exact)
+    assert torch.cosine_similarity(low, exact, dim=0) > 0.99
+    assert torch.equal(gradient(), exact)  # nothing is left behind
+
+
+def test_a_pass_that_breaks_off_leaves_no_bfloat16_behind():
+    model = build_classifier("test_resnet", weights="random")
+    frozen = freeze_stages(model, 2)
+    with pytest.raises(RuntimeError), in_bfloat16(frozen):
+        model(torch.rand(2, 7, 32, 32))  # the stem takes three channels
+    assert not torch.is_autocast_enabled("cpu")
+    assert model(torch.rand(2, 3, 32, 32)).dtype == torch.float32
+
+
+def test_without_a_frozen_part_nothing_is_rounded():
+    model = build_classifier("test_resnet", weights="random").eval()
+    x = torch.rand(2, 3, 32, 32)
+    exact = model(x)
+    with in_bfloat16([]):
+        assert torch.equal(model(x), exact)
