@@ -1,4 +1,4 @@
-"""How long it takes to open a source of very many ids, and in how much memory; of each kind."""
+"""How long it takes to open a source of very many ids, and a session on it, and in how much memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK = 10**6
+_SAMPLE = 100_000  # images that are the session's own
 _A_FOLDER = 1000  # files
 
 # Folders of files are made one by one, and so are a tenth as large.
@@ -77,6 +78,9 @@ def open_it(kind: str, n: int, folder: Path) -> dict[str, Any]:
     assert index[wanted] == 7 * n // 10
     found_s = time.perf_counter() - started
     peak = peak_memory_mb()
+    started = time.perf_counter()
+    with am.Session(source, path=folder / "run", sample=min(n, _SAMPLE)):
+        session_s = time.perf_counter() - started
     return {
         "source": kind,
         "n": n,
@@ -84,6 +88,8 @@ def open_it(kind: str, n: int, folder: Path) -> dict[str, Any]:
         "find_ms": round(1000 * found_s, 2),
         "peak_mb": round(peak),
         "more_mb": round(peak - before),
+        "session_s": round(session_s, 2),
+        "session_peak_mb": round(peak_memory_mb()),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.description import describe
 from amatch_widgets.images.ids import check_index, hash_ids, sort_indices
+from amatch_widgets.images.joined_ids import JoinedIds, are_told_apart
 from amatch_widgets.images.packed import PackedIds
 from amatch_widgets.images.source import ImageSource, open_source, read_many, source_from_spec
 from amatch_widgets.images.stored_ids import to_arrow
@@ -139,13 +140,11 @@ class JoinedSource:
         number = int(np.searchsorted(self._starts, index, "right")) - 1
         return list(self._sources.values())[number], index - int(self._starts[number])
 
-    def _join_ids(self) -> PackedIds:
-        def blocks() -> Iterator[list[str]]:
-            for key, source in self._sources.items():
-                for start in range(0, len(source), _BLOCK):
-                    yield [f"{key}/{image_id}" for image_id in source.ids[start : start + _BLOCK]]
-
-        return PackedIds(to_arrow(blocks(), "The ids of the sources"))
+    def _join_ids(self) -> Sequence[str]:
+        ids = JoinedIds({key: source.ids for key, source in self._sources.items()})
+        if are_told_apart(list(self._sources)):
+            return ids
+        return PackedIds(to_arrow(ids.blocks(0, len(ids)), "The ids of the sources"))
 
 
 class Subset:

@@ -44,7 +44,10 @@ class PackedIds(Sequence[str]):
         self._array = _as_strings(ids)
         hashes = _hashes(self._array)
         order = np.argsort(hashes, kind="stable")
-        self._hashes, self._order = hashes[order], order.astype(np.uint32 if len(order) < 2**32 else np.int64)
+        self._order = order.astype(np.uint32 if len(order) < 2**32 else np.int64)
+        del order
+        hashes.sort()  # in its place: a sorted copy of ten million would take 80 MB more
+        self._hashes = hashes
         self._check_unique()
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import amatch_widgets as am
 from amatch_widgets.errors import ImageReadError, SourceError
 from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.joined import JoinedSource, Subset
-from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.joined_ids import JoinedIds
 from amatch_widgets.images.source import open_source, read_many, source_from_spec
 from amatch_widgets.images.testing import SourceContract, UnreadableImageContract
 
@@ -115,7 +115,7 @@ def test_ids_begin_with_the_name_of_the_source(joined):
         "deep/a",
         "deep/b",
     ]
-    assert isinstance(joined.ids, PackedIds)
+    assert isinstance(joined.ids, JoinedIds)
     assert joined.name == "north + south + deep"
 
 
