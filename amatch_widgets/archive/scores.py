@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from amatch_widgets.archive.order import Row
-from amatch_widgets.archive.snapshot import PASSED, Snapshot, connect, passing
+from amatch_widgets.archive.scan import Scan
+from amatch_widgets.archive.search import Search
+from amatch_widgets.archive.snapshot import Snapshot, connect
 from amatch_widgets.errors import ConfigError, NotTrainedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from amatch_widgets.archive.key import Found
     from amatch_widgets.archive.parts import Cycle, Parts
+    from amatch_widgets.archive.snapshot import Piece
 
 __all__ = ["ArchiveScores"]
 
-_TOP = 'SELECT "index", id, score {rows}' + PASSED + 'ORDER BY score DESC, "index" LIMIT $n OFFSET $offset'
-_COUNT = "SELECT count(*) {rows}" + PASSED
+_COUNT = "SELECT count(*) {rows}WHERE score >= $least AND score <= $most"
 _HISTOGRAM = (
     "SELECT least(floor(score::DOUBLE * $bins), $bins - 1)::INTEGER AS bin, count(*) AS n "
     "{rows}WHERE score IS NOT NULL GROUP BY bin"
 )
-_OF = 'SELECT "index", score {rows}WHERE "index" IN (SELECT unnest($wanted)) AND score IS NOT NULL'
 _ROWS = 'SELECT "index", id, score, problem {rows}WHERE "index" IN (SELECT unnest($wanted))'
 _NAMED = 'SELECT "index", id {rows}WHERE id IN (SELECT unnest($names))'
 _PROBLEMS = 'SELECT "index", id, problem {rows}WHERE problem IS NOT NULL ORDER BY "index" LIMIT $n'
@@ -39,13 +39,16 @@ _N_PROBLEMS = "SELECT count(*) {rows}WHERE problem IS NOT NULL"
 class ArchiveScores:
     """The scores of one cycle of an archive, as far as they are there; more may come while one looks.
 
-    Nothing is held in memory: each question is answered by DuckDB from the Parquet parts.
+    Each question is answered from the Parquet parts, by DuckDB or in a pass through their scores; what is
+    held in memory is which ids have the texts that were asked for last, one bit for each image.
 
     Parameters
     ----------
     parts : Parts
     cycle : Cycle, optional
         By default the last that has a score.
+    search : Search, optional
+        What remembers which ids have a text, for all cycles.
 
     Raises
     ------
@@ -59,9 +62,10 @@ class ArchiveScores:
     Thread safety: any thread may ask; DuckDB gives each question a cursor of its own.
     """
 
-    def __init__(self, parts: Parts, cycle: Cycle | None = None) -> None:
+    def __init__(self, parts: Parts, cycle: Cycle | None = None, *, search: Search | None = None) -> None:
         self._duckdb = connect()
         self._parts = parts
+        self._search = Search() if search is None else search
         begun = [c for c in parts.cycles() if parts.done(c) or parts.first(c)] if cycle is None else [cycle]
         if not begun:
             raise NotTrainedError(f"There are no scores in {str(parts.root)!r} yet. Score the images first.")
@@ -98,14 +102,14 @@ class ArchiveScores:
             Columns index (position in the source), id, score; of equal scores the smaller index first.
         """
         _check(n, offset, least, most)
-        found = self.now().ask(_TOP, n=n, offset=offset, **passing(least, most, contains))
-        table: pd.DataFrame = found.df()
-        return table
+        return self._table(self.scan(least=least, most=most, contains=contains).found(offset, n))
 
     def count(self, *, least: float = 0.0, most: float = 1.0, contains: str = "") -> int:
         """Count the images with a score that pass a filter; see `top`."""
         _check(0, 0, least, most)
-        return int(self.now().ask(_COUNT, **passing(least, most, contains)).fetchone()[0])
+        if contains:
+            return len(self.scan(least=least, most=most, contains=contains))
+        return int(self.now().ask(_COUNT, least=least, most=most).fetchone()[0])
 
     def histogram(self, bins: int = 50) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Count the scores in equal steps from 0 to 1.
@@ -129,12 +133,10 @@ class ArchiveScores:
 
     def of(self, indices: Iterable[int]) -> dict[int, float]:
         """Return the scores of some images by their positions in the source; those without are left out."""
-        wanted = sorted({int(i) for i in indices})
-        found = self.now().ask(_OF, of=wanted, wanted=wanted)
-        if found is None:
-            return {}
-        found = found.fetchnumpy()
-        return dict(zip(found["index"].tolist(), found["score"].tolist(), strict=True))
+        wanted = np.unique(np.fromiter(map(int, indices), np.int64))
+        scores = self.now().scores_of(wanted)
+        has = np.isfinite(scores)
+        return dict(zip(wanted[has].tolist(), scores[has].tolist(), strict=True))
 
     def rows(self, indices: Iterable[int]) -> dict[int, Row]:
         """Return id, score and problem of some images by their positions; what is not there is left out."""
@@ -151,6 +153,28 @@ class ArchiveScores:
     def now(self) -> Snapshot:
         """Return what is there now, to be asked more than once."""
         return Snapshot(self._duckdb, self._parts, self.cycle)
+
+    def scan(
+        self,
+        how: str = "highest",
+        *,
+        least: float = 0.0,
+        most: float = 1.0,
+        contains: str = "",
+        left_out: Sequence[int] = (),
+        seed: int = 0,
+    ) -> Scan:
+        """List what is there now in an order; see `Scan`."""
+        return Scan(
+            self.now(),
+            how,
+            least=least,
+            most=most,
+            contains=contains,
+            left_out=left_out,
+            seed=seed,
+            search=self._search,
+        )
 
     def rising(self, n: int = 100, *, since: Cycle | None = None) -> pd.DataFrame:
         """Return the highest scores, and which rank each had in an earlier cycle.
@@ -172,6 +196,14 @@ class ArchiveScores:
         NotTrainedError
             If there is no earlier cycle.
         """
+        found, before = self.risen(n, since=since)
+        table = self._table(found)
+        table["rank"] = np.arange(1, len(table) + 1)
+        table["rank_before"] = before
+        return table.astype({"rank_before": "Int64"})
+
+    def risen(self, n: int, *, since: Cycle | None = None) -> tuple[Found, NDArray[np.float64]]:
+        """Return the highest scores without their ids, and the rank before of each, or NaN; see `rising`."""
         if since is None:
             earlier = [
                 c for c in self._parts.cycles() if c.number < self.cycle.number and self._parts.done(c)
@@ -181,34 +213,30 @@ class ArchiveScores:
                     "There is no earlier cycle to compare with: score once more after a training."
                 )
             since = earlier[-1]
-        before = ArchiveScores(self._parts, since)
-        found = self.top(n)
-        old = before.of(found["index"])
-        then = np.array([old.get(int(i), np.nan) for i in found["index"]])
-        found["rank"] = np.arange(1, len(found) + 1)
+        before = ArchiveScores(self._parts, since, search=self._search)
+        found = self.scan().found(0, n)
+        then = before.now().scores_of(found.indices)
         ranks = np.full(len(found), np.nan)
         has = np.isfinite(then)
         if has.any():
             ranks[has] = 1 + before.n_above(then[has])
-        found["rank_before"] = ranks
-        return found.astype({"rank_before": "Int64"})
+        return found, ranks
 
     def n_above(self, scores: NDArray[Any]) -> NDArray[np.int64]:
         """Count for each of these scores, shape (M,), how many images have a higher one."""
-        steps = np.unique(scores.astype(np.float32))
+        scores = scores.astype(np.float32)
+        above, lock = np.zeros(len(scores), np.int64), threading.Lock()
 
-        def above(file: str) -> NDArray[np.int64]:
-            column = pq.read_table(file, columns=["score"], partitioning=None)["score"]
-            places = np.searchsorted(steps, column.drop_null().to_numpy(), side="left")
-            return np.bincount(places, minlength=len(steps) + 1)
+        def look(piece: Piece) -> None:
+            # To sort all takes a twentieth of the time of looking each up among the few.
+            found = np.sort(piece.scores)
+            n_found = np.searchsorted(found, np.float32(np.inf))  # what has none comes last
+            n_above = n_found - np.searchsorted(found[:n_found], scores, side="right")
+            with lock:
+                np.add(above, n_above, out=above)
 
-        with ThreadPoolExecutor(os.cpu_count()) as executor:
-            counts = sum(
-                executor.map(above, self._parts.files(self.cycle)), np.zeros(len(steps) + 1, np.int64)
-            )
-        # What lies behind the k-th step is above it.
-        higher = counts[::-1].cumsum()[::-1][1:]
-        return np.asarray(higher[np.searchsorted(steps, scores.astype(np.float32))], np.int64)
+        self.now().each(look)
+        return above
 
     def problems(self, n: int = 100) -> pd.DataFrame:
         """Return the first `n` images that cannot be read: index, id, problem."""
@@ -219,6 +247,12 @@ class ArchiveScores:
     def n_problems(self) -> int:
         """How many images cannot be read."""
         return int(self.now().ask(_N_PROBLEMS).fetchone()[0])
+
+    def _table(self, found: Found) -> pd.DataFrame:
+        import pandas as pd  # noqa: PLC0415 (a third of a second that only who asks for a table pays)
+
+        ids = self.now().ids_of(found.indices)
+        return pd.DataFrame({"index": found.indices, "id": ids, "score": found.scores})
 
 
 def _check(n: int, offset: int, least: float, most: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from amatch_widgets.archive.order import Row
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.scores import ArchiveScores
+from amatch_widgets.archive.search import Search
 from amatch_widgets.errors import AmatchError, LabelError, NotTrainedError, SourceError
 from amatch_widgets.session.archive_order import make_order
 from amatch_widgets.session.reopen import reopen
@@ -120,6 +121,7 @@ class Archive:
         self._mine = mine(self.fingerprint)
         self._opening, self._lock = threading.Lock(), threading.Lock()
         self._source, self._failure = source, ""
+        self._search = Search()
         self._seen: OrderedDict[str, tuple[int, float | None]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -150,7 +152,7 @@ class Archive:
         MissingExtraError
             If duckdb is not installed.
         """
-        return ArchiveScores(self.parts)
+        return ArchiveScores(self.parts, search=self._search)
 
     def progress(self) -> Progress:
         """Say how far the scoring is; a list made now is of this."""

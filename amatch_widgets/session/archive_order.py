@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amatch_widgets.archive.order import Chosen, Row, Scan
+from amatch_widgets.archive.order import Chosen, Picked, Row, named
 from amatch_widgets.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,14 +34,13 @@ def make_order(archive: Archive, how: str, show: Show, only: Filter, seed: int) 
     scores, lines = archive.scores, archive.lines() if show == "unlabelled" else {}
     left_out = archive.positions(i for i, line in lines.items() if line.label is not None)
     if how == "rising" and show != "problem":
-        return Chosen(_risen(scores, only, set(left_out.values())))
-    return Scan(
-        scores.now(),
+        return _risen(scores, only, list(left_out.values()))
+    return scores.scan(
         "problem" if show == "problem" else how,
         least=only.least,
         most=only.most,
         contains=only.contains,
-        left_out=sorted(left_out.values()),
+        left_out=list(left_out.values()),
         seed=seed,
     )
 
@@ -86,18 +85,16 @@ def _sorted(rows: list[Row], how: str, seed: int) -> list[Row]:
     return sorted(rows, key=lambda r: (r.score is None, signs[how](r.score or 0.0), r.index))
 
 
-def _risen(scores: ArchiveScores, only: Filter, left_out: set[int]) -> list[Row]:
+def _risen(scores: ArchiveScores, only: Filter, left_out: list[int]) -> Order:
     """Return which of the highest have gained most ranks, and pass a filter."""
-    found = scores.rising(_RISING)
-    before = found["rank_before"].to_numpy(np.float64, na_value=np.nan)
-    gain = np.log(before / found["rank"].to_numpy(np.float64))
-    order = np.argsort(-gain, kind="stable")  # what had no score before comes last
-    rows = (Row(int(found["index"][k]), str(found["id"][k]), float(found["score"][k])) for k in order)
+    found, before = scores.risen(_RISING)
+    gain = np.log(before / np.arange(1, len(found) + 1))
+    found = found.take(np.argsort(-gain, kind="stable"))  # what had no score before comes last
+    score = found.scores.astype(np.float64)
+    is_in = (score >= only.least) & (score <= only.most) & ~np.isin(found.indices, left_out)
+    found = found.take(is_in)
+    if not only.contains:
+        return Picked(scores.now(), found.indices, found.scores)
     text = only.contains.casefold()
-    return [
-        row
-        for row in rows
-        if row.index not in left_out
-        and only.least <= (row.score or 0) <= only.most
-        and text in row.id.casefold()
-    ]
+    rows = named(scores.now(), found.indices, found.scores)
+    return Chosen([row for row in rows if text in row.id.casefold()])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from amatch_widgets.archive import order
-from amatch_widgets.archive.order import SCANNED, Chosen, Row, Scan
+from amatch_widgets.archive import key, scan
+from amatch_widgets.archive.order import Chosen, Picked, Row
 from amatch_widgets.archive.parts import Parts
+from amatch_widgets.archive.scan import SCANNED, Scan
 from amatch_widgets.archive.scores import ArchiveScores
-from amatch_widgets.errors import ConfigError
+from amatch_widgets.archive.search import Search
+from amatch_widgets.archive.snapshot import Piece
+from amatch_widgets.errors import ConfigError, WorkspaceError
 
 N, ROWS = 1000, 128
 IDS = [f"{'Ring' if i % 10 == 0 else 'disc'}/it's {i}%.png" for i in range(N)]
@@ -50,6 +56,19 @@ def rows_of(values, indices):
     return [Row(i, IDS[i], float(values[i])) for i in indices]
 
 
+@pytest.fixture(params=["near the beginning", "far from the beginning"])
+def near_or_far(request, monkeypatch):
+    """Let what is asked be held in memory, or be found by several looks at the files."""
+    if request.param != "near the beginning":
+        for module, name, value in [
+            (scan, "_HELD", 20),
+            (scan, "_AROUND", 7),
+            (scan, "_PASSED", 10),
+            (key, "_STEP_BITS", 3),
+        ]:
+            monkeypatch.setattr(module, name, value)
+
+
 class OrderContract:
     """What every order keeps; `listed` are the positions that it lists."""
 
@@ -80,9 +99,8 @@ class OrderContract:
 
 
 class TestInFiles(OrderContract):
-    @pytest.fixture(params=[0, 5000], ids=["far from the beginning", "near the beginning"])
-    def made(self, scores, request, monkeypatch):
-        monkeypatch.setattr(order, "_NEAR", request.param)
+    @pytest.fixture
+    def made(self, scores, near_or_far):
         return Scan(scores.now(), "highest")
 
 
@@ -92,18 +110,20 @@ class TestInMemory(OrderContract):
         return Chosen(rows_of(values, listed))
 
 
-@pytest.mark.parametrize("near", [0, 5000])
+class TestPicked(OrderContract):
+    @pytest.fixture
+    def made(self, scores, values, listed):
+        return Picked(scores.now(), np.array(listed), values[listed])
+
+
 @pytest.mark.parametrize("how", ["highest", "lowest", "uncertain"])
-def test_page_by_page_each_image_comes_once_and_in_order(scores, values, how, near, monkeypatch):
-    monkeypatch.setattr(order, "_NEAR", near)
+def test_page_by_page_each_image_comes_once_and_in_order(scores, values, how, near_or_far):
     made, listed = Scan(scores.now(), how), expected(values, how)
     assert [row.index for start in range(0, N, 96) for row in made.rows(start, 96)] == listed
     assert made.place(listed[500]) == 500
 
 
-@pytest.mark.parametrize("near", [0, 5000])
-def test_a_random_order_has_all_of_them_and_depends_on_the_seed(scores, near, monkeypatch):
-    monkeypatch.setattr(order, "_NEAR", near)
+def test_a_random_order_has_all_of_them_and_depends_on_the_seed(scores, near_or_far):
     made = [Scan(scores.now(), "random", seed=seed) for seed in (1, 1, 2)]
     first, again, other = ([r.index for start in range(0, N, 96) for r in m.rows(start, 96)] for m in made)
     assert first == again != other
@@ -117,9 +137,7 @@ def test_images_without_a_score_are_listed_with_the_reason(scores):
     assert (made.place(400), made.seek("400", -1)) == (1, 1)
 
 
-@pytest.mark.parametrize("few", [5, 5000])
-def test_a_filter_and_what_is_left_out(scores, values, few, monkeypatch):
-    monkeypatch.setattr(order, "_FEW", few)
+def test_a_filter_and_what_is_left_out(scores, values, near_or_far):
     made = Scan(scores.now(), "highest", least=0.05, most=0.5, contains="RING", left_out=[10, 20, 3])
     listed = [
         i
@@ -130,6 +148,72 @@ def test_a_filter_and_what_is_left_out(scores, values, few, monkeypatch):
     assert len(made) == len(listed)
     assert made.place(10) is None
     assert made.place(listed[4]) == 4
+
+
+@pytest.mark.parametrize("how", ["highest", "lowest", "uncertain"])
+def test_any_filter_of_any_order_is_that_of_a_table(scores, values, how, near_or_far):
+    table = pd.DataFrame({"id": IDS, "score": values.astype(float)})
+    key = {"highest": -table.score, "lowest": table.score, "uncertain": (table.score - 0.5).abs()}[how]
+    bounds = [(0.0, 1.0), (0.05, 0.5), (0.01, 0.01), (0.0, 0.0)]
+    for (least, most), text in itertools.product(bounds, ["g/it's 1", "7%.P", "_"]):
+        wanted = table.score.between(least, most) & ~table.index.isin([10, 20, 31])
+        wanted &= table.id.str.lower().str.contains(text.lower(), regex=False)
+        listed = key[wanted].sort_values(kind="stable").index.tolist()
+        made = Scan(scores.now(), how, least=least, most=most, contains=text, left_out=[31, 10, 20])
+        assert len(made) == len(listed)
+        found = [made.found(start, 40).indices for start in range(0, len(listed), 40)]
+        assert [int(i) for page in found for i in page] == listed
+        if listed:
+            assert made.place(listed[-1]) == len(listed) - 1
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.6), (0.05, 1.0)])
+def test_a_bound_between_two_float32_lets_in_neither_that_is_beyond_it(scores, values, bounds):
+    is_in = (values.astype(float) >= bounds[0]) & (values.astype(float) <= bounds[1])
+    assert len(Scan(scores.now(), least=bounds[0], most=bounds[1])) == is_in.sum()
+    assert scores.count(least=bounds[0], most=bounds[1]) == is_in.sum()
+
+
+def test_where_nearly_all_scores_are_alike_each_image_comes_once_and_in_order(tmp_path, near_or_far):
+    values = np.full(N, 0.25, np.float32)
+    values[::100], values[7] = 1, np.nan
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    write(parts, parts.begin("k", ""), values, range(parts.n_parts))
+    made, listed = Scan(ArchiveScores(parts).now()), expected(values, "highest")
+    assert [row.index for start in range(0, N, 96) for row in made.rows(start, 96)] == listed
+    assert [made.rows(place, 1)[0].index for place in (998, 3, 500)] == [listed[k] for k in (998, 3, 500)]
+    assert made.place(listed[777]) == 777
+
+
+def test_the_ids_are_read_once_for_all_pages_and_orders_of_a_text(scores, monkeypatch):
+    search = Search()
+    listed = Scan(scores.now(), contains="ring", search=search).rows(0, N)
+    monkeypatch.setattr(Piece, "ids", property(lambda _: pytest.fail("the ids are read again")))
+    again = Scan(scores.now(), "lowest", contains="ring", search=search)
+    assert sorted(row.index for row in again.rows(0, N)) == sorted(row.index for row in listed)
+    assert (
+        Scan(scores.now(), least=2.0, contains="new", search=search).rows(0, 9) == []
+    )  # none is left to look at
+
+
+def test_a_part_that_is_damaged_is_named(tmp_path, values):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    cycle = parts.begin("k", "")
+    write(parts, cycle, values, [0, 1])
+    path = tmp_path / cycle.folder / "part-00001.parquet"
+    whole = path.read_bytes()
+    made = Scan(ArchiveScores(parts).now())
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WorkspaceError, match=r"part-00001.parquet' cannot be read"):
+        len(made)
+    path.unlink()
+    with pytest.raises(WorkspaceError, match=r"part-00001.parquet' cannot be read"):
+        len(made)
+    path.write_bytes((tmp_path / cycle.folder / "part-00000.parquet").read_bytes())
+    with pytest.raises(WorkspaceError, match=r"part-00001.parquet' cannot be read: its first position is 0"):
+        len(made)
+    path.write_bytes(whole)
+    assert len(made) == 255
 
 
 def test_what_a_user_types_is_never_a_part_of_the_question(scores):
@@ -160,6 +244,8 @@ def test_before_its_part_is_there_an_image_is_listed_by_what_was_scored_first(tm
     parts.write_first(cycle, first, [IDS[i] for i in first], np.float32([0.5, 0.9, 0.7]))
     made = Scan(ArchiveScores(parts).now())
     assert [row.index for row in made.rows(0, 9)] == [300, 301, 5]
+    assert (made.place(301), made.place(302), made.seek("RING", -1), made.seek(IDS[5], 0)) == (1, None, 0, 2)
+    assert Scan(ArchiveScores(parts).now(), contains="disc", left_out=[5, 6]).rows(0, 9) == made.rows(1, 1)
     write(parts, cycle, np.zeros(N, np.float32), [2])
     made = Scan(ArchiveScores(parts).now())
     assert [row.index for row in made.rows(0, 2)] == [5, 256]
