@@ -426,6 +426,15 @@ def test_ids_of_each_kind_of_source_are_opened_and_found(monkeypatch, tmp_path):
         assert kinds.open_it(kind, 2_100, folder)["n"] == 2_100
 
 
+def test_pages_and_questions_are_timed_on_the_rows_that_a_scoring_writes(monkeypatch, tmp_path):
+    scale = load("scale", monkeypatch)
+    for name in ("queries", "gallery"):
+        found = getattr(scale, name)(10_000, tmp_path, 1)
+        assert all(seconds >= 0 for seconds, _ in found["seconds"].values())
+        head, row = scale._SHOW[name]([found])
+        assert len(head) == len(row)
+
+
 def test_a_scoring_that_is_killed_twice_is_shown_to_be_whole():
     done = run("scale.py", "--what", "kill", "--kill-images", "6000", "--json")
     assert done.returncode == 0, done.stderr
