@@ -81,6 +81,7 @@ def test_what_is_there_can_be_asked_while_more_comes(place):
     assert (scores.count(), scores.is_complete) == (9, False)
     fill(parts, first, 1, 0.75)
     assert (scores.count(), scores.top(1)["id"].tolist()) == (18, ["image 10"])
+    assert scores.top(9, contains="GE 1")["index"].tolist() == [10, 11, 13, 14, 15, 16, 17, 18, 19]
     second = parts.begin("k2", "two")
     parts.write_first(second, np.array([3, 14]), ["image 3", "image 14"], np.array([0.9, 0.8], np.float32))
     assert ArchiveScores(parts).top(5)["index"].tolist() == [3, 14]
