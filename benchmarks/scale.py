@@ -397,8 +397,8 @@ _SHOW: dict[str, Callable[[Any], list[list[Any]]]] = {
         *([f"{r['n']:.0e}", r["bytes_a_row"], *_seconds(r)] for r in found),
     ],
     "gallery": lambda found: [
-        ["rows", *found[0]["seconds"]],
-        *([f"{r['n']:.0e}", *_seconds(r)] for r in found),
+        ["rows", "peak memory, MB", *found[0]["seconds"]],
+        *([f"{r['n']:.0e}", f"{r['peak_mb']:,}", *_seconds(r)] for r in found),
     ],
     "ids": lambda found: [
         ["source", "ids", "opened, s", "an id found, ms", "more memory, MB"],
