@@ -89,13 +89,17 @@ def gallery(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     from amatch_widgets.widgets.archive_shelf import ArchiveShelf  # noqa: PLC0415
 
     parts, labels = _rows(n, folder), LabelStore(None)
-    archive = Archive("rows", parts.root, labels)
+
+    def opened() -> Archive:
+        return Archive("rows", parts.root, labels)
+
+    archive = opened()
     rows = archive.order("highest").rows(0, _LABELLED)
     labels.set({archive.id_of(row.id): ("anomaly", "normal")[k % 2] for k, row in enumerate(rows)})
 
     def looked_at(*pages: int, sort: str = "highest", show: str = "unlabelled", **only: Any) -> ArchiveShelf:
         """Return a list of which some pages were on screen."""
-        archive = Archive("rows", parts.root, labels)  # which has looked for no text yet
+        archive = opened()  # it has looked for no text yet
         archive.remember(rows)
         shelf = ArchiveShelf(archive, sort, show, Filter(**only), seed=0)  # type: ignore[arg-type]
         for page in pages:
@@ -106,6 +110,7 @@ def gallery(n: int, folder: Path, repeats: int) -> dict[str, Any]:
     # The list, and the page of it that is asked for.
     asked: dict[str, tuple[Callable[[], ArchiveShelf], int]] = {
         "first page": (looked_at, 0),
+        "when just opened": (lambda: ArchiveShelf(opened(), "highest", "unlabelled", Filter(), seed=0), 0),
         "next page": (lambda: looked_at(0), 1),
         "page 100": (lambda: looked_at(0), 99),
         "jump to the middle": (lambda: looked_at(show="all"), far),
