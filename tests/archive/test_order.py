@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from amatch_widgets.archive import key, scan
@@ -214,6 +215,19 @@ def test_a_part_that_is_damaged_is_named(tmp_path, values):
         len(made)
     path.write_bytes(whole)
     assert len(made) == 255
+
+
+def test_parts_need_neither_statistics_nor_one_row_group(tmp_path, values):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    cycle = parts.begin("k", "")
+    write(parts, cycle, values, range(parts.n_parts))
+    for path in (tmp_path / cycle.folder).glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table, path, row_group_size=50, write_statistics=False)
+    made = Scan(ArchiveScores(parts).now(), contains="RING")
+    listed = [i for i in expected(values, "highest") if i % 10 == 0]
+    assert made.rows(0, N) == rows_of(values, listed)
+    assert [row.index for row in Scan(ArchiveScores(parts).now(), "problem").rows(0, 9)] == [3, 400]
 
 
 def test_what_a_user_types_is_never_a_part_of_the_question(scores):
