@@ -14,6 +14,7 @@ the same part write the same rows, and the later takes the place of the earlier.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -24,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amatch_widgets.archive.search import digest
 from amatch_widgets.archive.shelf import shelf_of
 from amatch_widgets.errors import ConfigError, WorkspaceError
 
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.remote import Remote
 
-__all__ = ["PART_ROWS", "Cycle", "Parts"]
+__all__ = ["ID_DIGEST", "PART_ROWS", "Cycle", "Parts"]
 
 PART_ROWS = 100_000
+ID_DIGEST = b"amatch.id_digest"
+"""In the footer of a file, in base64: what tells which texts no id of it has; older files have none."""
 _FORMAT = 1
 _MANIFEST, _MODEL, _FIRST = "archive.json", "model.json", "first.parquet"
 _CYCLE, _PART = re.compile(r"cycle=(\d{4,})"), re.compile(r"part-(\d{5,})\.parquet")
@@ -422,5 +426,11 @@ def _as_parquet(
         schema=_SCHEMA,
     )
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING)
+    known = digest(table["id"].combine_chunks())
+    with pq.ParquetWriter(
+        buffer, _SCHEMA, compression="zstd", use_dictionary=["problem"], column_encoding=_ENCODING
+    ) as file:
+        file.write_table(table)
+        if known is not None:
+            file.add_key_value_metadata({ID_DIGEST.decode(): base64.b64encode(known).decode()})
     return buffer.getvalue()

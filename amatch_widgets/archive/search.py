@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from amatch_widgets.archive.snapshot import Piece
 
-__all__ = ["Search", "Sought", "having"]
+__all__ = ["Search", "Sought", "digest", "having"]
 
-_BLOCK = 1 << 17  # bytes
+_BLOCK = 1 << 17  # bytes that are looked at together
+_DIGEST_BITS = 13  # of the number of its bits
 _TEXTS = 4  # that are remembered: at 10^8 images each takes 12.5 MB
 
 
@@ -34,6 +35,7 @@ class Sought:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._triples = _triples(_bytes(_lower(pa.array([text]))))
         self._lock = threading.Lock()
         self._bits: dict[int, NDArray[np.uint8]] = {}  # by part, one for each image
         self._exact: set[int] = set()
@@ -43,6 +45,8 @@ class Sought:
         bits = None if piece.part is None else self._bits.get(piece.part)
         if bits is not None:
             return np.unpackbits(bits, count=len(piece.indices)).view(np.bool)
+        if piece.digest is not None and not _bits_of(piece.digest)[self._triples].all():
+            return np.zeros(len(piece.indices), np.bool)
         ids = piece.ids
         found = having(ids, self._text)
         is_as_long = pc.binary_length(ids).to_numpy(zero_copy_only=False) == len(self._text.encode())
@@ -97,17 +101,37 @@ def having(ids: pa.StringArray, text: str) -> NDArray[np.bool]:
         return np.ones(len(ids), np.bool)
     # The bytes of all ids are searched at once, as each part of them is in the processor's cache: in half the
     # time that a search in one id after the other takes, and upper case is no dearer than lower.
-    sought = np.frombuffer(_lower(pa.array([text]))[0].as_buffer(), np.uint8)
-    lower = _lower(ids)
-    starts = np.frombuffer(lower.buffers()[1], np.int32)[lower.offset : lower.offset + len(lower) + 1]
-    if not len(lower) or starts[-1] == starts[0]:
-        return np.zeros(len(lower), np.bool)
-    places = _places(np.frombuffer(lower.buffers()[2], np.uint8)[: starts[-1]], sought)
+    sought, lower = _bytes(_lower(pa.array([text]))), _lower(ids)
+    places = _places(_bytes(lower), sought)
     if not len(places):
-        return np.zeros(len(lower), np.bool)
+        return np.zeros(len(ids), np.bool)
+    starts = _starts(lower)
     following = np.append(places, starts[-1])[np.searchsorted(places, starts[:-1])]
     found: NDArray[np.bool] = following + len(sought) <= starts[1:]  # not one that goes on in the next id
     return found
+
+
+def digest(ids: pa.StringArray) -> bytes | None:
+    """Return a kilobyte that tells of many texts that no id has them; None if the ids are beyond ASCII."""
+    # What is lower case of letters beyond ASCII changes with Unicode.
+    if not _is_ascii(ids):
+        return None
+    has, lower = np.zeros(1 << _DIGEST_BITS, np.bool), _bytes(_lower(ids))
+    for start in range(0, len(lower), _BLOCK):
+        has[_triples(lower[start : start + _BLOCK + 2])] = True
+    return np.packbits(has).tobytes()
+
+
+def _bits_of(digest: bytes) -> NDArray[np.bool]:
+    return np.unpackbits(np.frombuffer(digest, np.uint8)).view(np.bool)
+
+
+def _triples(text: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return where in a digest each three bytes in a row are noted; many of them share a place."""
+    wide = text.astype(np.uint32)
+    triples = (wide[:-2] << np.uint32(16)) | (wide[1:-1] << np.uint32(8)) | wide[2:]
+    # The golden ratio spreads what is alike.
+    return (triples * np.uint32(0x9E3779B1)) >> np.uint32(32 - _DIGEST_BITS)
 
 
 def _places(data: NDArray[np.uint8], sought: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -126,7 +150,23 @@ def _places(data: NDArray[np.uint8], sought: NDArray[np.uint8]) -> NDArray[np.in
     return np.concatenate(found)
 
 
+def _starts(ids: pa.StringArray) -> NDArray[np.int32]:
+    """Return where each begins in the bytes of all, and where the last one ends, shape (M + 1,)."""
+    starts = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    return starts - starts[:1]
+
+
+def _bytes(ids: pa.StringArray) -> NDArray[np.uint8]:
+    """Return the bytes of all, one after the other."""
+    starts = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
+    return data[starts[0] : starts[-1]] if len(ids) else data[:0]
+
+
 def _lower(ids: pa.StringArray) -> pa.StringArray:
+    return pc.ascii_lower(ids) if _is_ascii(ids) else pc.utf8_lower(ids)
+
+
+def _is_ascii(ids: pa.StringArray) -> bool:
     data = ids.buffers()[2]
-    is_ascii = data is None or not data.size or np.frombuffer(data, np.int8).min() >= 0
-    return pc.ascii_lower(ids) if is_ascii else pc.utf8_lower(ids)
+    return data is None or not data.size or bool(np.frombuffer(data, np.int8).min() >= 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from amatch_widgets.archive.parts import ID_DIGEST
 from amatch_widgets.errors import MissingExtraError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -76,6 +78,12 @@ class Piece:
     def ids(self) -> pa.StringArray:
         """Ids, length M."""
         return self._column("id")
+
+    @property
+    def digest(self) -> bytes | None:
+        """What tells which texts no id of the file has, see `digest`; None where it was not written."""
+        known = (self._file.metadata.metadata or {}).get(ID_DIGEST)
+        return None if known is None else base64.b64decode(known)
 
     @property
     def has_problem(self) -> NDArray[np.bool]:

@@ -217,6 +217,16 @@ def test_a_part_that_is_damaged_is_named(tmp_path, values):
     assert len(made) == 255
 
 
+def test_parts_that_cannot_have_a_text_are_told_by_their_footers(tmp_path, values, monkeypatch):
+    parts = Parts.create(tmp_path, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
+    write(parts, parts.begin("k", ""), values, range(parts.n_parts))
+    scores, read, ids = ArchiveScores(parts), [], Piece.ids
+    monkeypatch.setattr(Piece, "ids", property(lambda piece: (read.append(piece.part), ids.fget(piece))[1]))
+    assert len(scores.scan(contains="S 99%")) == 1
+    assert len(scores.scan(contains="galaxy")) == 0
+    assert sorted(read) == [0, 7]  # the latter has "s 99" and "99%", but not in one id
+
+
 def test_parts_need_neither_statistics_nor_one_row_group(tmp_path, values):
     parts = Parts.create(tmp_path, fingerprint="ab", n_images=N, spec={}, part_rows=ROWS)
     cycle = parts.begin("k", "")

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 
 from amatch_widgets.archive import search
-from amatch_widgets.archive.search import Search, having
+from amatch_widgets.archive.search import Search, Sought, digest, having
 
 
 class Rows:
     """A piece of which the ids are read once."""
 
-    def __init__(self, part, indices, ids):
-        self.part, self.indices = part, np.asarray(indices)
+    def __init__(self, part, indices, ids, digest=None):
+        self.part, self.indices, self.digest = part, np.asarray(indices), digest
         self._ids, self.n_read = pa.array(ids), 0
 
     @property
@@ -77,3 +77,24 @@ def test_the_texts_that_were_looked_for_last_are_remembered():
     assert part.n_read == 5
     known.of("b").among(part)
     assert part.n_read == 6
+
+
+@pytest.mark.parametrize("block", [3, 1 << 17])
+def test_ids_are_read_only_where_their_digest_leaves_it_open(block, monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", block)
+    ids = [f"Tile_{i // 50:03d}/it's {i}%.png" for i in range(100)]
+    known = digest(pa.array(ids))
+    assert len(known) == 1024
+    for text in ("tile_001", "LE_0", "'s 9", "g", "%.p", "", ids[7]):
+        part = Rows(0, range(100), ids, known)
+        assert Sought(text).among(part).tolist() == [text.lower() in i.lower() for i in ids]
+        assert part.n_read == 1
+    for text in ("ring", "tile_7", "%%%", "galáxia", "éé", "999"):
+        part = Rows(0, range(100), ids, known)
+        assert not Sought(text).among(part).any()
+        assert part.n_read == 0
+
+
+def test_ids_beyond_ascii_have_no_digest_since_their_lower_case_may_change():
+    assert digest(pa.array(["ring", "300 \N{KELVIN SIGN}"])) is None
+    assert not any(digest(pa.array([], pa.string())))
