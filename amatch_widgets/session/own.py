@@ -93,8 +93,8 @@ def notice_of_part(source: ImageSource) -> list[str]:
         return []
     of_all = f"{len(source):,} of the {len(source.whole):,} images of {source.name!r}"
     text = (
-        f"This session learns from and shows {of_all}. session.score(source) goes through all of them; they "
-        "can then be looked at and labelled, too."
+        f"This session learns from and shows {of_all}. “score other images”, or session.score(source), goes "
+        "through all of them; they can then be looked at and labelled, too."
     )
     return [text]
 

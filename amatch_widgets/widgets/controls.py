@@ -16,6 +16,8 @@ from amatch_widgets.events import (
     StateChanged,
     StepDone,
 )
+from amatch_widgets.images.host import is_url
+from amatch_widgets.images.joined import Subset
 from amatch_widgets.widgets.newest import Newest
 from amatch_widgets.widgets.part import Part
 from amatch_widgets.widgets.view import Desk, handler
@@ -67,6 +69,9 @@ class Controls(Part):
     progress = Float(-1.0).tag(sync=True)  # 0 to 1; -1: nothing is being done
     progress_text = Unicode("").tag(sync=True)
     opening = Unicode("").tag(sync=True)  # the images that are being opened, to be scored
+    n_whole = Int(0).tag(
+        sync=True
+    )  # images that the session's own are a sample of; 0 where they are no sample
 
     _room: ClassVar[dict[str, str]] = {"width": "420px", "min_width": "300px", "max_width": "100%"}
 
@@ -77,6 +82,7 @@ class Controls(Part):
         super().__init__(session, desk)
         with self.desk.lock:
             self.steps = session.config.steps
+            self.n_whole = len(session.source.whole) if isinstance(session.source, Subset) else 0
             self.show_all()
 
     def apply(self, events: Iterable[Event]) -> None:
@@ -156,7 +162,7 @@ class Controls(Part):
         Parameters
         ----------
         path : str
-            Whatever `open_source` opens.
+            Path or URL of whatever `open_source` opens.
 
         Raises
         ------
@@ -166,9 +172,20 @@ class Controls(Part):
         path = path.strip()
         if not path:
             raise ConfigError("Type where the images are: a folder, or a file such as survey.zarr.")
-        with self.desk.lock:
-            self.opening = path
-            self._work.do("open", lambda: self._begin(path))
+        self._open(path, path if is_url(path) else self._base / Path(path).expanduser())
+
+    def score_whole(self) -> None:
+        """Begin to score all images, of which the session's own are a sample.
+
+        Raises
+        ------
+        ConfigError
+            When they are no sample.
+        """
+        source = self.session.source
+        if not isinstance(source, Subset):
+            raise ConfigError("The images of this session are no sample: Score goes through all of them.")
+        self._open(f"all of {source.name}", source.whole)
 
     def close(self) -> None:
         """End the background work and take the controls off the screen."""
@@ -181,6 +198,11 @@ class Controls(Part):
         """Score what a path leads to."""
         self.score_archive(str(data.get("path") or ""))
 
+    @handler("Scoring all images")
+    def vue_do_score_whole(self, _: object) -> None:
+        """Score all images, of which the session's own are a sample."""
+        self.score_whole()
+
     @handler("The command")
     def vue_do_run(self, data: dict[str, Any]) -> None:
         """Run what a button says."""
@@ -191,11 +213,16 @@ class Controls(Part):
             raise ConfigError(f"{steps!r} is no number of steps; type a whole number, e.g. 100.") from error
         self.run(str(data.get("command")), number)
 
-    def _begin(self, path: str) -> None:
+    def _open(self, name: str, images: object) -> None:
+        with self.desk.lock:
+            self.opening = name
+            self._work.do("open", lambda: self._begin(images))
+
+    def _begin(self, images: object) -> None:
         """Open images and score them; on the background thread, as ten million ids take seconds."""
         failure: Exception | None = None
         try:
-            self.session.score(self._base / Path(path).expanduser())
+            self.session.score(images)
         except Exception as error:  # noqa: BLE001 (one of the three borders)
             failure = error
         with self.desk.lock, self.hold_sync():

@@ -56,7 +56,10 @@ def test_its_own_images_are_a_sample_with_the_first_labels(session):
     assert len(session.source) == 40
     assert set(KNOWN) <= set(session.source.ids) <= set(WHOLE.ids)
     assert {i: line.label for i, line in session.labels.current().items()} == KNOWN
-    assert "shows 40 of the 120 images of 'sky-3'. session.score(source) goes through" in session.notices[0]
+    assert (
+        "shows 40 of the 120 images of 'sky-3'. “score other images”, or session.score(source),"
+        in session.notices[0]
+    )
 
 
 def test_labels_from_a_table_are_in_the_sample(open_part, tmp_path):

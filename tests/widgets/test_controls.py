@@ -7,8 +7,10 @@ import threading
 import numpy as np
 import pytest
 
+from amatch_widgets.demo import sky
 from amatch_widgets.errors import StateError
 from amatch_widgets.events import ArchiveBegun, ScoringProgress, StateChanged
+from amatch_widgets.session import Session
 from amatch_widgets.widgets.controls import Controls
 from amatch_widgets.widgets.view import Desk
 
@@ -91,3 +93,31 @@ def test_the_progress_names_the_archive_and_that_of_the_session_does_not(control
     assert scoring() == ("Scoring sky-5", "100 of 400 · 50 images/s · 6 s left")
     controls.apply([StateChanged("idle")])
     assert scoring()[0] == "Scoring"
+
+
+def test_a_url_is_opened_as_it_is(controls, session, monkeypatch):
+    scored = []
+    monkeypatch.setattr(session, "score", scored.append)
+    controls.vue_do_score_archive({"path": "s3://survey/cutouts.zarr"})
+    settled(controls)
+    assert scored == ["s3://survey/cutouts.zarr"]
+
+
+def test_all_images_are_scored_where_the_own_ones_are_a_sample(tmp_path, light, monkeypatch):
+    whole, scored = sky(40, size=32, prevalence=0.2), []
+    with Session(whole, path=tmp_path / "part", train=light(), sample=10) as session:
+        monkeypatch.setattr(session, "score", scored.append)
+        controls = Controls(session)
+        assert controls.n_whole == 40
+        controls.vue_do_score_whole({})
+        settled(controls)
+        controls.close()
+    assert scored == [whole]
+
+
+def test_a_session_of_all_images_has_no_others_to_score(controls, session):
+    assert controls.n_whole == 0
+    controls.vue_do_score_whole({})
+    assert session.said == [
+        ("error", "The images of this session are no sample: Score goes through all of them.")
+    ]
