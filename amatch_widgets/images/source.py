@@ -160,8 +160,8 @@ def open_source(
         another object that gives images by number (see `DatasetSource`), or any object that is an
         `ImageSource`, which is returned as it is. A folder with Zarr stores in it is one of stores; one with
         images is one of images, whatever else is in it, unless `column`, `ids_from` or `shape` is given.
-        Behind a URL that fsspec knows (``s3://``, ``https://``, ``gs://``, ``memory://``, ...) lies the same,
-        but for stores in zip files: it is read through a cache on disk.
+        Behind a URL that fsspec knows (``s3://``, ``https://``, ``gs://``, ``memory://``, ...) lies the same;
+        it is read through a cache on disk.
     ids : sequence of str, optional
         For arrays, ``.npy`` and datasets alone: one unique id per image.
     ids_from : str, optional

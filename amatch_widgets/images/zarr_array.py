@@ -16,7 +16,7 @@ from amatch_widgets.errors import SourceError
 from amatch_widgets.images.decode import UnreadableError
 from amatch_widgets.images.remote import Remote, why_unreachable
 from amatch_widgets.images.unreadable import in_words
-from amatch_widgets.images.zarr_remote import RemoteStore
+from amatch_widgets.images.zarr_remote import RemoteStore, RemoteZip
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -128,12 +128,7 @@ def arrays_beside(array: zarr.Array[Any]) -> dict[str, zarr.Array[Any]]:
 def _store_of(path: Place) -> Store:
     if not isinstance(path, Remote):
         return ZipStore(path, mode="r") if Path(path).is_file() else LocalStore(path, read_only=True)
-    if path.suffix.lower() == ".zip":
-        raise SourceError(
-            f"{path!r} is a store in a zip file, which is read from a disk alone. Copy it here, or unpack it "
-            "on the server."
-        )
-    return RemoteStore(path)
+    return RemoteZip(path) if path.suffix.lower() == ".zip" else RemoteStore(path)
 
 
 def _no_store(path: Place, exc: Exception) -> SourceError:

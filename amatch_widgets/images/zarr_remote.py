@@ -1,8 +1,11 @@
-"""A Zarr store on another machine; to be imported late: it needs the library zarr."""
+"""Zarr stores on another machine, in folders or zip files; to be imported late: it needs the library zarr."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import zipfile
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -15,14 +18,11 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.remote import Remote
 
-__all__ = ["RemoteStore"]
+__all__ = ["RemoteStore", "RemoteZip"]
 
 
-class RemoteStore(Store):
-    """A store behind a URL, to be read; its chunks are kept in the cache on disk.
-
-    The server is not asked for the state of each chunk, which would take as long as the chunk itself: chunks
-    count as those of before as long as the document of their array (``zarr.json`` or ``.zarray``) does.
+class _Readable(Store):
+    """A store behind a URL, to be read.
 
     Parameters
     ----------
@@ -32,22 +32,28 @@ class RemoteStore(Store):
     def __init__(self, place: Remote) -> None:
         super().__init__(read_only=True)
         self._place = place
-        self._arrays: dict[str, tuple[str, str | None]] = {}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemoteStore) and other._place == self._place
+        return type(other) is type(self) and other._place == self._place
 
     def __hash__(self) -> int:
         return hash(self._place)
 
     def __repr__(self) -> str:
-        return f"RemoteStore({self._place!r})"
+        return f"{type(self).__name__}({self._place!r})"
 
-    def settle(self, path: str, document: str, *, is_sharded: bool) -> None:
-        """Take the chunks of an array for those of its document, from now on."""
-        # Shards are read in parts or as a whole, as it comes; they are large, and there are few.
-        tag = None if is_sharded else (self._place / document).version().tag
-        self._arrays[f"{path}/" if path else ""] = (document, tag)
+    @abstractmethod
+    def _read(self, key: str, part: ByteRequest | None) -> bytes | None:
+        """Return what is stored under a key, or a part of it; None if there is nothing."""
+
+    @abstractmethod
+    def _has(self, key: str) -> bool: ...
+
+    @abstractmethod
+    def _names(self, folder: str) -> list[str]: ...
+
+    @abstractmethod
+    def _keys(self) -> list[str]: ...
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -64,42 +70,18 @@ class RemoteStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
-        return await asyncio.to_thread((self._place / key).exists)
+        return await asyncio.to_thread(self._has, key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Give the names in a folder of the store; see `zarr.abc.store.Store.list_dir`."""
-        for name, _ in await asyncio.to_thread(self._listing, prefix.rstrip("/")):
+        for name in await asyncio.to_thread(self._names, prefix.rstrip("/")):
             yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Give the keys that begin so; see `zarr.abc.store.Store.list_prefix`."""
-        for key, _ in await asyncio.to_thread(lambda: list(self._place.files())):
+        for key in await asyncio.to_thread(self._keys):
             if key.startswith(prefix):
                 yield key
-
-    def _listing(self, prefix: str) -> list[tuple[str, bool]]:
-        try:
-            return (self._place / prefix).listing()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def _read(self, key: str, part: ByteRequest | None) -> bytes | None:
-        place = self._place / key
-        at = next((at for at in self._arrays if key.startswith(at)), None)
-        document, tag = (None, None) if at is None else self._arrays[at]
-        try:
-            if part is None and tag is not None:
-                return place.read_whole(tag)
-            version = place.version()
-            with place.open(version) as file:
-                start, stop = _bounds(part, version.size)
-                file.seek(start)
-                return file.read(stop - start)
-        except (FileNotFoundError, IsADirectoryError):
-            if document is not None:
-                # Meant to be so, as long as its array is there: FileNotFoundError if not.
-                (self._place / document).check()
-            return None
 
     @property
     def supports_writes(self) -> bool:
@@ -130,6 +112,104 @@ class RemoteStore(Store):
         """Give all keys; see `zarr.abc.store.Store.list`."""
         async for key in self.list_prefix(""):
             yield key
+
+
+class RemoteStore(_Readable):
+    """A folder behind a URL; its chunks are kept in the cache on disk.
+
+    The server is not asked for the state of each chunk, which would take as long as the chunk itself: chunks
+    count as those of before as long as the document of their array (``zarr.json`` or ``.zarray``) does.
+
+    Parameters
+    ----------
+    place : Remote
+    """
+
+    def __init__(self, place: Remote) -> None:
+        super().__init__(place)
+        self._arrays: dict[str, tuple[str, str | None]] = {}
+
+    def settle(self, path: str, document: str, *, is_sharded: bool) -> None:
+        """Take the chunks of an array for those of its document, from now on."""
+        # Shards are read in parts or as a whole, as it comes; they are large, and there are few.
+        tag = None if is_sharded else (self._place / document).version().tag
+        self._arrays[f"{path}/" if path else ""] = (document, tag)
+
+    def _has(self, key: str) -> bool:
+        return (self._place / key).exists()
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return [name for name, _ in (self._place / folder).listing()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _keys(self) -> list[str]:
+        return [key for key, _ in self._place.files()]
+
+    def _read(self, key: str, part: ByteRequest | None) -> bytes | None:
+        place = self._place / key
+        at = next((at for at in self._arrays if key.startswith(at)), None)
+        document, tag = (None, None) if at is None else self._arrays[at]
+        try:
+            if part is None and tag is not None:
+                return place.read_whole(tag)
+            version = place.version()
+            with place.open(version) as file:
+                start, stop = _bounds(part, version.size)
+                file.seek(start)
+                return file.read(stop - start)
+        except (FileNotFoundError, IsADirectoryError):
+            if document is not None:
+                # Meant to be so, as long as its array is there: FileNotFoundError if not.
+                (self._place / document).check()
+            return None
+
+
+class RemoteZip(_Readable):
+    """A zip file behind a URL, of which what is wanted is read, block by block, through the cache on disk.
+
+    Thread safety: ``_lock`` guards ``_zip``, which is opened once and then read by one thread at a time.
+
+    Parameters
+    ----------
+    place : Remote
+    """
+
+    def __init__(self, place: Remote) -> None:
+        super().__init__(place)
+        self._lock = threading.Lock()
+        self._zip: zipfile.ZipFile | None = None
+
+    def _file(self) -> zipfile.ZipFile:
+        """Return the file; the lock is held."""
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self._place.open())
+        return self._zip
+
+    def _read(self, key: str, part: ByteRequest | None) -> bytes | None:
+        with self._lock:
+            try:
+                entry = self._file().getinfo(key)
+            except KeyError:
+                self._place.check()  # meant to be so, as long as the file is there: FileNotFoundError if not
+                return None
+            with self._file().open(entry) as file:
+                start, stop = _bounds(part, entry.file_size)
+                file.seek(start)
+                return file.read(stop - start)
+
+    def _has(self, key: str) -> bool:
+        return key in self._keys()
+
+    def _names(self, folder: str) -> list[str]:
+        start = f"{folder}/" if folder else ""
+        inner = (key.removeprefix(start) for key in self._keys() if key.startswith(start))
+        return list(dict.fromkeys(name.partition("/")[0] for name in inner))
+
+    def _keys(self) -> list[str]:
+        with self._lock:
+            return [name for name in self._file().namelist() if not name.endswith("/")]
 
 
 def _bounds(part: ByteRequest | None, size: int) -> tuple[int, int]:

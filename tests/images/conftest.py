@@ -38,6 +38,10 @@ def write_all(root):
         group = zarr.open_group(root / f"v{version}.zarr", mode="w", zarr_format=version)
         group.create_array("images", data=IMAGES, chunks=(2, 48, 45, 3))
         group.create_array("ids", data=np.arange(10, 16))
+    with zarr.storage.ZipStore(root / "packed.zarr.zip", mode="w") as packed:
+        group = zarr.open_group(packed, mode="w")
+        group.create_array("images", data=IMAGES, chunks=(1, 48, 45, 3), shards=(2, 48, 45, 3))
+        group.create_array("ids", data=np.arange(20, 26))
     shards = {"chunks": (1, 48, 45, 3), "shards": (2, 48, 45, 3)}
     for k in range(2):
         store = zarr.open_group(root / "stores" / f"batch_{k}" / "images.zarr", mode="w")
@@ -56,6 +60,7 @@ def write_all(root):
         "hdf5": "set.h5",
         "zarr 2": "v2.zarr",
         "zarr 3": "v3.zarr",
+        "zip": "packed.zarr.zip",
         "stores": "stores",
         "parquet": "parquet/a.parquet",
         "parquets": "parquet",

@@ -20,6 +20,7 @@ import pytest
 import zarr
 from astropy.io import fits
 from PIL import Image
+from zarr.storage import ZipStore
 
 from amatch_widgets.archive.parts import Parts
 from amatch_widgets.archive.run import score_missing
@@ -34,7 +35,7 @@ from amatch_widgets.images.remote import Remote
 from amatch_widgets.images.source import open_source, read_many, source_from_spec
 from amatch_widgets.session import Session
 
-KINDS = ("folder", "hdf5", "zarr 2", "zarr 3", "stores", "parquet", "parquets", "fits", "npy")
+KINDS = ("folder", "hdf5", "zarr 2", "zarr 3", "zip", "stores", "parquet", "parquets", "fits", "npy")
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +170,7 @@ def test_images_of_a_server_that_fails_are_listed_and_those_here_are_still_read(
     assert len(all_of(source)) == len(source)
 
 
-@pytest.mark.parametrize("kind", ["hdf5", "parquet", "fits", "npy"])
+@pytest.mark.parametrize("kind", ["hdf5", "zip", "parquet", "fits", "npy"])
 @pytest.mark.usefixtures("forgetful")
 def test_the_images_of_one_file_on_a_server_that_dies_are_listed(kind, web, written, monkeypatch):
     monkeypatch.setattr(blocks, "_BLOCK", 500)
@@ -272,6 +273,31 @@ def test_a_store_that_is_gone_is_not_taken_for_one_of_fill_values(root, serve):
     shutil.rmtree(root / "v3.zarr")
     with pytest.raises(ImageReadError, match="the store is gone since it was opened"):
         source.read(5)
+
+
+def packed(folder):
+    """Write a store in a zip file, of whose two chunks one was never written."""
+    with ZipStore(folder / "a.zarr.zip", mode="w") as store:
+        shape, chunks = (4, 9, 8), (2, 9, 8)
+        zarr.create_array(store, shape=shape, chunks=chunks, dtype="u1", fill_value=7)[:2] = 1
+
+
+def test_a_chunk_that_is_not_in_a_zip_file_is_its_fill_value_while_that_is_there(serve, tmp_path):
+    packed(tmp_path)
+    source = open_source(f"{serve(tmp_path).url}/a.zarr.zip")
+    assert (source.read(0) == 1).all()
+    assert (source.read(3) == 7).all()
+    (tmp_path / "a.zarr.zip").unlink()
+    with pytest.raises(ImageReadError, match="the store is gone since it was opened"):
+        source.read(3)
+
+
+def test_a_zip_file_that_is_cut_off_is_refused(serve, tmp_path):
+    packed(tmp_path)
+    whole = (tmp_path / "a.zarr.zip").read_bytes()
+    (tmp_path / "a.zarr.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"cannot be opened as a Zarr store: BadZipFile"):
+        open_source(f"{serve(tmp_path).url}/a.zarr.zip")
 
 
 def test_a_server_that_answers_again_is_asked_again(root, serve):
@@ -470,11 +496,6 @@ def test_options_of_urls_are_refused_for_paths(tmp_path, options):
 def test_a_cache_below_nothing_is_refused():
     with pytest.raises(ConfigError, match="cache_gb=-1: allowed is 0 or more"):
         open_source("memory://x", cache_gb=-1)
-
-
-def test_a_store_in_a_zip_file_is_refused_with_a_cure(memory):
-    with pytest.raises(SourceError, match="Copy it here, or unpack it on the server"):
-        open_source(f"{memory}/a.zarr.zip")
 
 
 def test_a_file_url_is_a_path(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from amatch_widgets.images.source import open_source, source_from_spec
 from amatch_widgets.images.testing import SourceContract
 
-KINDS = ("folder", "hdf5", "zarr 2", "zarr 3", "stores", "parquet", "parquets", "fits", "npy")
+KINDS = ("folder", "hdf5", "zarr 2", "zarr 3", "zip", "stores", "parquet", "parquets", "fits", "npy")
 
 
 class RemoteContract(SourceContract):
