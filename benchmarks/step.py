@@ -201,36 +201,44 @@ def plain_features(model: Any) -> Callable[[Any], Any]:
 
 
 def compare_passes(size: int, rounds: int) -> dict[str, float]:
-    """Return the seconds of a step's gradient: as it is, in bfloat16, compiled, and of compiling it.
+    """Return the seconds of a step's gradient in ways that alternate, and those that compiling takes.
 
-    96 images in chunks through the network as it is trained; all in turns.
+    96 images in chunks through the network as it is trained: with its frozen part in bfloat16, as a step has
+    it; all in float32; all in bfloat16; compiled.
     """
     import torch  # noqa: PLC0415
 
     import amatch_widgets as am  # noqa: PLC0415
     from amatch_widgets.learn.chunks import backward_in_chunks, chunk_size  # noqa: PLC0415
+    from amatch_widgets.learn.stages import in_bfloat16  # noqa: PLC0415
     from amatch_widgets.learn.trainer import Trainer  # noqa: PLC0415
 
     trainer = Trainer(am.TrainConfig(device="cpu"), 3)
     trainer._train_mode()  # noqa: SLF001 (what is measured is a part of its step)
-    model = trainer.model
+    model, frozen = trainer.model, trainer._frozen  # noqa: SLF001 (as above)
     x = torch.rand(96, 3, size, size).contiguous(memory_format=torch.channels_last)
     target, weight = torch.full((96, 2), 0.5), torch.ones(96)
     chunk = chunk_size(96, size, x.device)
+    compiled = torch.compile(model)
+    passes: dict[str, tuple[Any, Callable[[], Any]]] = {
+        "": (model, lambda: in_bfloat16(frozen)),
+        "_float32": (model, contextlib.nullcontext),
+        "_bfloat16": (model, lambda: torch.autocast("cpu", torch.bfloat16)),
+        "_compiled": (compiled, contextlib.nullcontext),
+    }
 
-    def seconds(network: Any, *, is_low: bool) -> float:
+    def seconds(name: str) -> float:
+        network, context = passes[name]
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
+        with context():
             backward_in_chunks(network, x, target, weight, size=chunk)
         return time.perf_counter() - started
 
-    compiled = torch.compile(model)
-    figures = {f"compile_s_{size}px": seconds(compiled, is_low=False)}
-    passes = {"": (model, False), "_bfloat16": (model, True), "_compiled": (compiled, False)}
+    figures = {f"compile_s_{size}px": seconds("_compiled")}
     found: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(1 + rounds):
-        for name, (network, is_low) in passes.items():
-            found[name].append(seconds(network, is_low=is_low))
+        for name, values in found.items():
+            values.append(seconds(name))
     figures |= {f"gradient_s_{size}px{name}": statistics.median(v[1:]) for name, v in found.items()}
     return {name: round(value, 3) for name, value in figures.items()}
 

@@ -14,6 +14,7 @@ from amatch_widgets.labels.reason import AT_THE_START, from_table
 from amatch_widgets.labels.stars import StarImport, read_star_list
 from amatch_widgets.labels.table import LabelImport, read_label_csv
 from amatch_widgets.session.other import read_other_labels
+from amatch_widgets.session.own import is_outside
 from amatch_widgets.session.parts import Parts
 
 if TYPE_CHECKING:
@@ -304,6 +305,12 @@ class Labelling(Parts):
             if table.notice:
                 self._notices.append(f"{Path(labels).name}: {table.notice}.")
             labels = {i: label for i, label in table.labels.items() if label is not None}
+        elif outside := [i for i in labels if is_outside(self.source, i)]:  # named when it was continued
+            self._notices.append(
+                f"{len(outside)} of the labels given, the first for {outside[0]!r}, are of images that are not "
+                "in the sample of this session, and were left out. Score all images, and label them there."
+            )
+            labels = {i: label for i, label in labels.items() if i not in set(outside)}
         seen = {line.image_id for line in self.labels.history()}
         new = {i: label for i, label in labels.items() if i not in seen}
         self._label(new, reason=reason, can_undo=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from amatch_widgets.images.source import ImageSource
 
-__all__ = ["notice_of_part", "own_ids_in", "own_images"]
+__all__ = ["is_outside", "notice_of_part", "own_ids_in", "own_images"]
 
 _MOST = 1_000_000  # images of which a session keeps vectors: 1 GB, and 20 to 40 minutes of 2 cores
 _OF_MORE = 100_000
@@ -66,6 +66,11 @@ def own_images(
     if wanted >= len(source):
         return source
     return sample(source, wanted, seed=seed, ids=_labelled(source, labels))
+
+
+def is_outside(source: ImageSource, image_id: str) -> bool:
+    """Whether a session's images are a sample, and an image is only among all."""
+    return isinstance(source, Subset) and image_id not in source.ids and image_id in source.whole.ids
 
 
 def own_ids_in(source: ImageSource, index: Container[str]) -> Callable[[str], Container[str]]:

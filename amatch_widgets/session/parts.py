@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from amatch_widgets.errors import LabelError
+from amatch_widgets.session.own import is_outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,6 +75,12 @@ class Parts:
             raise LabelError(
                 f"{unknown[0]!r} is an image of an archive. This is known of the session's own images only, "
                 f"those of {self.source.name!r}.{consequence}"
+            )
+        if unknown and is_outside(self.source, unknown[0]):
+            raise LabelError(
+                f"{unknown[0]!r} is not in the sample that this session has of {self.source.name!r}. Score "
+                "all images, session.score(source); its name is then the one that "
+                f"session.archive({self.source.name!r}).id_of({unknown[0]!r}) returns.{consequence}"
             )
         if unknown:
             raise LabelError(

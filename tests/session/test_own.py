@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amatch_widgets.demo import sky
-from amatch_widgets.errors import ConfigError, SourceError
+from amatch_widgets.errors import ConfigError, LabelError, SourceError
 from amatch_widgets.images.joined import Subset
 from amatch_widgets.session import Session, own
 from amatch_widgets.session.own import own_images
@@ -82,6 +82,24 @@ def test_it_goes_on_with_the_same_images(open_part, tmp_path, given):
     with again:
         assert list(again.source.ids) == ids
         assert again.notices
+
+
+def test_labels_outside_the_sample_are_left_out_and_said_when_it_goes_on(open_part):
+    first = open_part()
+    outside = [i for i in WHOLE.ids if i not in first.source.ids]
+    first.close()
+    inside = next(i for i in first.source.ids if i not in KNOWN)
+    again = open_part(labels={outside[0]: "anomaly", inside: "normal", outside[1]: "normal"})
+    assert {i: line.label for i, line in again.labels.current().items()} == {**KNOWN, inside: "normal"}
+    assert f"2 of the labels given, the first for {outside[0]!r}, are of images" in again.notices[-1]
+
+
+def test_an_image_outside_the_sample_is_told_from_one_that_is_not_there(session):
+    outside = next(i for i in WHOLE.ids if i not in session.source.ids)
+    with pytest.raises(LabelError, match=rf"'{outside}' is not in the sample .* Score all.* No label was"):
+        session.label({outside: "anomaly"})
+    with pytest.raises(LabelError, match="Unknown image id 'nobody'"):
+        session.label({"nobody": "anomaly"})
 
 
 def test_other_images_are_refused(open_part):
