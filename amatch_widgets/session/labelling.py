@@ -307,8 +307,8 @@ class Labelling(Parts):
             labels = {i: label for i, label in table.labels.items() if label is not None}
         elif outside := [i for i in labels if is_outside(self.source, i)]:  # named when it was continued
             self._notices.append(
-                f"{len(outside)} of the labels given, the first for {outside[0]!r}, are of images that are not "
-                "in the sample of this session, and were left out. Score all images, and label them there."
+                f"{len(outside)} of the labels given, the first for {outside[0]!r}, are of images outside "
+                "this session's sample, and were left out. Score all images, and label them there."
             )
             labels = {i: label for i, label in labels.items() if i not in set(outside)}
         seen = {line.image_id for line in self.labels.history()}

@@ -91,7 +91,7 @@ def test_labels_outside_the_sample_are_left_out_and_said_when_it_goes_on(open_pa
     inside = next(i for i in first.source.ids if i not in KNOWN)
     again = open_part(labels={outside[0]: "anomaly", inside: "normal", outside[1]: "normal"})
     assert {i: line.label for i, line in again.labels.current().items()} == {**KNOWN, inside: "normal"}
-    assert f"2 of the labels given, the first for {outside[0]!r}, are of images" in again.notices[-1]
+    assert f"2 of the labels given, the first for {outside[0]!r}, are of images outside" in again.notices[-1]
 
 
 def test_an_image_outside_the_sample_is_told_from_one_that_is_not_there(session):
