@@ -50,6 +50,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "labels alone": {"unlabelled_ratio": 0},
     "restart": {"restart": True},
     "whole network": {"frozen_stages": 0},
+    "1 stage frozen": {"frozen_stages": 1},
+    "2 stages frozen": {"frozen_stages": 2},
     "norm in training": {"freeze_norm": False},
     "25 steps": {"steps": 25},
     "50 steps": {"steps": 50},
