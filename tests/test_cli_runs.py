@@ -131,7 +131,10 @@ def test_training_without_labels_says_what_is_needed(cutouts, tmp_path, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
 def test_ctrl_c_in_a_real_process_keeps_the_model(cutouts, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "amatch_widgets.cli", *train(cutouts, run, "--steps", "100000")]
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from amatch_widgets.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *train(cutouts, run, "--steps", "100000")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         try:
             said = []
