@@ -41,7 +41,10 @@ class PackedIds(Sequence[str]):
     """
 
     def __init__(self, ids: Iterable[str] | pa.Array | pa.ChunkedArray) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+
         self._array = _as_strings(ids)
+        pa.default_memory_pool().release_unused()  # else Arrow keeps 0.2 GB that it read ten million with
         hashes = _hashes(self._array)
         order = np.argsort(hashes, kind="stable")
         self._order = order.astype(np.uint32 if len(order) < 2**32 else np.int64)
