@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from amatch_widgets.images.packed import IdIndex
 from amatch_widgets.images.source import positions_of
 
 if TYPE_CHECKING:
@@ -76,6 +77,23 @@ class JoinedIds(Sequence[str]):
                 found = places.get(image_id[len(name) + 1 :])
                 return None if found is None else int(start) + found
         return None
+
+    def positions(self, ids: Any) -> NDArray[np.int64]:
+        """Return the positions of many ids, a list or an Arrow array of N texts; -1 for those not there."""
+        import pyarrow as pa  # noqa: PLC0415 - import amatch_widgets must be quick
+        import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+        wanted = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.large_string())
+        found = np.full(len(wanted), -1, np.int64)
+        for (name, places), start in zip(self._places.items(), self._starts, strict=False):
+            is_here = pc.starts_with(wanted, f"{name}/")
+            own = pc.utf8_slice_codeunits(wanted.filter(is_here), len(name) + 1)
+            if isinstance(places, IdIndex):
+                at = places.positions(own)
+            else:
+                at = np.fromiter((places.get(i, -1) for i in own.to_pylist()), np.int64, len(own))
+            found[np.asarray(is_here.to_numpy(zero_copy_only=False), bool)] = np.where(at < 0, -1, at + start)
+        return found
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """Return the position of an id; ValueError if it is not there."""

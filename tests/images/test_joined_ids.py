@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from amatch_widgets.errors import SourceError
@@ -13,7 +14,7 @@ from amatch_widgets.images.array import ArraySource
 from amatch_widgets.images.ids import NumberedIds
 from amatch_widgets.images.joined import JoinedSource
 from amatch_widgets.images.joined_ids import JoinedIds, are_told_apart
-from amatch_widgets.images.packed import PackedIds
+from amatch_widgets.images.packed import IdIndex, PackedIds
 from amatch_widgets.images.source import index_of
 
 PARTS = {
@@ -55,6 +56,15 @@ def test_each_knows_its_position_and_others_have_none(ids):
         with pytest.raises(ValueError, match="is no id here"):
             ids.index(other)
     assert 3 not in ids
+
+
+@pytest.mark.parametrize("make", [list, pa.array, lambda ids: pa.array(ids, pa.large_string())])
+def test_many_are_found_at_once(ids, make):
+    wanted = ["north/12", *reversed(ALL), "nobody", "deep/x", "south/Tile_1", ALL[3], ""]
+    expected = [ALL.index(i) if i in ALL else -1 for i in wanted]
+    np.testing.assert_array_equal(ids.positions(make(wanted)), expected)
+    np.testing.assert_array_equal(IdIndex(ids).positions(pa.array(wanted)), expected)
+    assert len(ids.positions([])) == 0
 
 
 @pytest.mark.parametrize(
