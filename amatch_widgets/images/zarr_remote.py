@@ -200,7 +200,8 @@ class RemoteZip(_Readable):
                 return file.read(stop - start)
 
     def _has(self, key: str) -> bool:
-        return key in self._keys()
+        with self._lock:
+            return key in self._file().NameToInfo
 
     def _names(self, folder: str) -> list[str]:
         start = f"{folder}/" if folder else ""

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["is_outside", "notice_of_part", "own_ids_in", "own_images"]
 
-_MOST = 1_000_000  # images of which a session keeps vectors: 1 GB, and 20 to 40 minutes of 2 cores
+# Images of which a session keeps vectors: 1 GB. At the rates in benchmarks/RESULTS.md (10,000 photographs in
+# 74 s, 6,608 galaxies in 86 s) these are two to four hours of 2 cores.
+_MOST = 1_000_000
 _OF_MORE = 100_000
 
 
